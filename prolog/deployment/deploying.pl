@@ -1,0 +1,183 @@
+:- module(deployment_deploying,
+          [ deploy/4,                   % +Flavour, +Context, +Call, -Result
+            rollback/3,                 % +Context, +Call, -Result
+            planning/3                  % +Context, +Call, -Steps
+          ]).
+
+/** <module> Deploying and rolling back on one host, and what is said of it */
+
+:- autoload(library(lists), [append/3, member/2, memberchk/2]).
+:- use_module(options, [lookup/3]).
+:- use_module(plan, [survey_plan/4, deploy_plan/3, rollback_plan/3, observed/2]).
+:- use_module(releases, [release/5, hash_of_id/2]).
+:- use_module(run, [run/3]).
+:- use_module(targets, [observing/3]).
+
+%!  deploy(+Flavour, +Context, +Call, -Result) is det.
+%
+%   Flavour as in deploy_plan/3, Context as in context/5; Result as the predicate of that name gives it.
+
+deploy(Flavour, Context, Call, Result) :-
+    Context = context(Service, Host, _, _, _, _),
+    survey_plan(Flavour, Service, Host, Survey),
+    run(Survey, Context, report(Verdict, Outcomes, _)),
+    (   Verdict = failed(Step, Reason)
+    ->  survey_failure(Step, Reason, Result)
+    ;   surveyed(Service, Host, Call, Outcomes, Facts),
+        deploy_release(Flavour, Facts, Context, Result)
+    ).
+
+survey_failure(step(_, _, hook(_, Action, _), _), Reason, error(pre_deploy_failed(Failure))) :-
+    !,
+    Failure = error(hook_failed(Action, Reason)).
+survey_failure(_, Reason, error(deployment_failed(Reason))).
+
+surveyed(Service, Host, Call, Outcomes, facts(Service, Host, Call, Observed, Release)) :-
+    findall(Note, ( member(done(step(Id, _, _, _), _, Notes, _), Outcomes),
+                    memberchk(Id, [observe, scan]),
+                    member(Note, Notes) ),
+            Observed),
+    memberchk(sources(Sources, _, _), Observed),
+    release(Service, Host, Call, Sources, Release).
+
+deploy_release(Flavour, Facts, Context, Result) :-
+    (   nothing_to_do(Facts)
+    ->  Facts = facts(_, _, _, _, release(_, Hash, _)),
+        run([step(record, none, record([deployed_hash-Hash]), [])], Context, _),
+        Result = unchanged
+    ;   deploy_plan(Flavour, Facts, Plan),
+        run(Plan, Context, Report),
+        deploy_result(Flavour, Facts, Report, Result)
+    ).
+
+%   This release is active and its process runs.
+
+nothing_to_do(Facts) :-
+    Facts = facts(_, _, Call, _, release(Id, _, _)),
+    observed(current(Id), Facts),
+    observed(running(Id), Facts),
+    \+ lookup(force, [Call], true).
+
+deploy_result(deploy_service, Facts, report(completed, _, _), deployed(Changes)) :-
+    !,
+    observed_changes(Facts, Changes).
+deploy_result(_, _, report(completed, Outcomes, _), Result) :-
+    !,
+    (   member(done(step(_, _, try(hook(_, Action, _)), _), failed(Reason), _, _), Outcomes)
+    ->  Result = deployed_with_warnings(error(hook_failed(Action, Reason)))
+    ;   Result = deployed
+    ).
+deploy_result(Flavour, Facts, report(failed(Step, Reason0), Outcomes, Undone), Result) :-
+    failure_reason(Step, Reason0, Reason),
+    restored(Undone, Restored),
+    (   touched(Outcomes, Restored)
+    ->  undone_result(Flavour, Facts, Reason, Restored, Result)
+    ;   Result = error(deployment_failed(Reason))
+    ).
+
+observed_changes(Facts, Changes) :-
+    Facts = facts(_, _, _, _, release(Id, New, _)),
+    (   observed(current(Id), Facts)
+    ->  Changes = no_changes
+    ;   observed(current(Old0), Facts)
+    ->  hash_of_id(Old0, Old),
+        Changes = changed(Old, New)
+    ;   Changes = never_deployed
+    ).
+
+failure_reason(step(_, _, hook(pre_shutdown, Action, _), _), Reason, pre_shutdown_hook_failed(Failure)) :-
+    !,
+    Failure = error(hook_failed(Action, Reason)).
+failure_reason(step(_, _, hook(_, Action, _), _), Reason, hook_failed(Action, Reason)) :- !.
+failure_reason(_, Reason, Reason).
+
+%   The active release was changed, or what ran could not be brought back.
+
+touched(Outcomes, _) :-
+    member(done(step(switch, _, _, _), _, _, _), Outcomes),
+    !.
+touched(Outcomes, failed(_)) :-
+    member(done(step(stop, _, _, _), _, _, _), Outcomes).
+
+%   Hooks on the way back, and what they leave behind, do not decide whether it is done.
+
+restored(Undone, failed(Reason)) :-
+    member(done(step(_, _, try(Action), _), Result, _, _), Undone),
+    Result \== ok,
+    functor(Action, Name, _),
+    memberchk(Name, [stop, link, start, probe, confirm, commit]),
+    !,
+    arg(1, Result, Reason).
+restored(_, ok).
+
+undone_result(deploy_with_rollback, Facts, _, Restored, rolled_back_after_failure(Back)) :-
+    !,
+    rollback_outcome(Restored, Facts, Back).
+undone_result(_, _, Reason, ok, error(deployment_failed(Reason))) :- !.
+undone_result(_, _, Reason, failed(Why), error(deployment_failed(not_restored(Reason, Why)))).
+
+rollback_outcome(failed(Why), _, error(rollback_failed(Why))) :- !.
+rollback_outcome(ok, Facts, rolled_back(Hash)) :-
+    observed(current(Old), Facts),
+    !,
+    hash_of_id(Old, Hash).
+rollback_outcome(ok, _, error(no_rollback_available)).
+
+%!  rollback(+Context, +Call, -Result) is det.
+
+rollback(Context, Call, Result) :-
+    observing(Context, Call, Seen),
+    rollback(Seen, Context, Call, Result).
+
+rollback(failed(Reason), _, _, error(rollback_failed(Reason))) :- !.
+rollback(Facts, Context, Call, Result) :-
+    (   rollback_target(Call, Facts, To)
+    ->  rollback_plan(To, Facts, Plan),
+        run(Plan, Context, report(Verdict, _, Undone)),
+        rollback_result(Verdict, Undone, To, Result)
+    ;   Result = error(no_rollback_available)
+    ).
+
+rollback_target(Call, Facts, To) :-
+    lookup(to, [Call], Hash),
+    !,
+    observed(release(To), Facts),
+    sub_atom(To, 0, _, _, Hash),
+    \+ observed(current(To), Facts),
+    !.
+rollback_target(_, Facts, To) :-
+    observed(backup(To), Facts),
+    \+ observed(current(To), Facts).
+
+rollback_result(completed, _, To, rolled_back(Hash)) :-
+    hash_of_id(To, Hash).
+rollback_result(failed(Step, Reason0), Undone, _, error(rollback_failed(Reason))) :-
+    failure_reason(Step, Reason0, Reason1),
+    restored(Undone, Restored),
+    (   Restored = failed(Why)
+    ->  Reason = not_restored(Reason1, Why)
+    ;   Reason = Reason1
+    ).
+
+%!  planning(+Context, +Call, -Steps:list) is det.
+%
+%   The steps that deploy_with_rollback/3 would take on this host, from what is observed there now.  A host that
+%   can't be observed has the one step `failed(Reason)`.
+
+planning(Context, Call, Steps) :-
+    Context = context(Service, Host, _, _, _, _),
+    survey_plan(deploy_service, Service, Host, Bare),
+    run(Bare, Context, report(Verdict, Outcomes, _)),
+    (   Verdict = failed(step(Id, _, _, _), Reason)
+    ->  Steps = [step(Id, Host, failed(Reason), [])]
+    ;   surveyed(Service, Host, Call, Outcomes, Facts),
+        survey_plan(deploy_with_rollback, Service, Host, Survey),
+        remaining(Facts, Plan),
+        append(Survey, Plan, Steps)
+    ).
+
+remaining(Facts, []) :-
+    nothing_to_do(Facts),
+    !.
+remaining(Facts, Plan) :-
+    deploy_plan(deploy_with_rollback, Facts, Plan).

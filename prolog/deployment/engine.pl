@@ -1,0 +1,215 @@
+:- module(deployment_engine,
+          [ parse_goal/4,               % +Text, +Module, -Names, -Template
+            chunk/3,                    % :Goal, +Row, -Rows
+            describe/4,                 % +Error, -Message, -File, -Line
+            interrupt/1,                % +Thread
+            load/2,                     % +File, -Problems
+            open_library/3,             % +Folder, +Module, -Problems
+            finish/0,
+            hexadecimal/2,              % +Rational, -Text
+            quotient/3                  % +Over, +Under, -Rational
+          ]).
+:- use_module(library(prolog_wrap), [wrap_predicate/4]).
+:- use_module(library(apply), [convlist/3, maplist/3]).
+:- use_module(library(yall), [(>>)/4]).
+
+/** <module> Prolog's half of the boundary to Python
+
+Helper predicates of `unifyweaver_py/_engine.py`. Nothing here knows of deployments.
+*/
+
+:- meta_predicate chunk(0, +, -).
+
+%!  parse_goal(+Text, +Module, -Names, -Template) is det.
+%
+%   Read a goal with the operators and flags of Module. Template is
+%   `goal(Goal, Module:Goal, Row, Variable...)`, with a variable for each of Names, the named
+%   variables of Text in the order of their appearance; the arguments of `row(...)` are those whose
+%   name does not start with `_`.
+%
+%   @error syntax_error(_) if Text is not exactly one term.
+
+parse_goal(Text, Module, Names, Template) :-
+    term_string(Goal, Text, [module(Module), variable_names(Bindings)]),
+    maplist([Name=_, Name]>>true, Bindings, Names),
+    maplist([_=Variable, Variable]>>true, Bindings, Variables),
+    convlist([Name=Variable, Variable]>>(\+ sub_atom(Name, 0, _, _, '_')), Bindings, Wanted),
+    compound_name_arguments(Row, row, Wanted),
+    Template =.. [goal, Goal, Module:Goal, Row|Variables].
+
+%!  chunk(:Goal, +Row, -Chunk) is nondet.
+%
+%   Chunk is `rows(Rows)`, the next solutions of Goal as instances of the compound Row, or `one` if
+%   Row is now the only one; on backtracking the following ones. The first chunk has 8 rows, the later ones more, up to 1024.
+%   Where each column of many rows is of one simple type it is `flat(Columns, Rows)`: a column is
+%   `atoms(Text)`, `integers(Text)` or `strings(Text)`, its values separated by NUL. A value that
+%   holds a NUL makes a column too long: then Rows are to be read.
+
+chunk(Goal, Row, Chunk) :-
+    Limit = count(8),
+    findnsols(Limit, Row, Goal, Rows),
+    arg(1, Limit, Count),
+    Next is min(1024, Count*8),
+    nb_setarg(1, Limit, Next),
+    (   Rows = [Row]
+    ->  Chunk = one
+    ;   Count > 8,
+        functor(Row, _, Width),
+        Width > 0,
+        columns(1, Width, Rows, Columns)
+    ->  Chunk = flat(Columns, Rows)
+    ;   Chunk = rows(Rows)
+    ).
+
+columns(Index, Width, _, []) :-
+    Index > Width,
+    !.
+columns(Index, Width, Rows, [Column|Columns]) :-
+    values(Rows, Index, Values),
+    Values = [Value|_],
+    column_type(Value, Type, Column, Text),
+    of_type(Type, Values),
+    atomic_list_concat(Values, '\000\', Text),
+    Next is Index+1,
+    columns(Next, Width, Rows, Columns).
+
+column_type(Value, atom, atoms(Text), Text) :-
+    atom(Value),
+    !.
+column_type(Value, integer, integers(Text), Text) :-
+    integer(Value),
+    !.
+column_type(Value, string, strings(Text), Text) :-
+    string(Value).
+
+values([], _, []).
+values([Row|Rows], Index, [Value|Values]) :-
+    arg(Index, Row, Value),
+    values(Rows, Index, Values).
+
+of_type(atom, Values) :-
+    atoms(Values).
+of_type(integer, Values) :-
+    integers(Values).
+of_type(string, Values) :-
+    strings(Values).
+
+atoms([]).
+atoms([Value|Values]) :-
+    atom(Value),
+    Value \== [],
+    atoms(Values).
+
+integers([]).
+integers([Value|Values]) :-
+    integer(Value),
+    integers(Values).
+
+strings([]).
+strings([Value|Values]) :-
+    string(Value),
+    strings(Values).
+
+%!  describe(+Error, -Message, -File, -Line) is det.
+%
+%   Message is the text that Prolog prints for Error. File and Line (`''` and 0 if unknown) tell
+%   the clause that raised it.
+
+describe(Error, Message, '', 0) :-
+    phrase('$messages':translate_message(Error), Lines),
+    with_output_to(string(Message), print_message_lines(current_output, '', Lines)).
+
+%!  interrupt(+Thread) is det.
+%
+%   Let Thread, a thread or engine identifier, unwind what it runs.
+
+interrupt(Thread) :-
+    thread_signal(Thread, abort).
+
+%!  load(+File, -Problems) is det.
+%
+%   Load a Prolog file into `user`. Problems lists what Prolog would have printed, as
+%   `problem(Kind, File, Line, Text)`.
+
+:- thread_local problem/4.
+:- thread_local collecting/0.
+
+:- multifile user:message_hook/3.
+:- dynamic user:message_hook/3.
+
+user:message_hook(Term, Kind, Lines) :-
+    deployment_engine:collecting,
+    deployment_engine:collect(Kind, Term, Lines).
+
+collect(Kind, _, Lines) :-
+    memberchk(Kind, [error, warning]),
+    (   source_location(File, Line)
+    ->  true
+    ;   File = '', Line = 0
+    ),
+    with_output_to(string(Text), print_message_lines(current_output, '', Lines)),
+    assertz(problem(Kind, File, Line, Text)).
+
+load(File, Problems) :-
+    collecting_problems(user:load_files(File, [silent(true)]), Problems).
+
+:- meta_predicate collecting_problems(0, -).
+
+collecting_problems(Goal, Problems) :-
+    setup_call_cleanup(
+        asserta(collecting, Clause),
+        catch(Goal, Error, print_message(error, Error)),
+        erase(Clause)),
+    findall(problem(Kind, Where, Line, Text), retract(problem(Kind, Where, Line, Text)), Problems).
+
+%!  open_library(+Folder, +Module, -Problems) is det.
+%
+%   Make the files in Folder known as library(Name), and import library(deployment_glue) into
+%   Module, where it exists. Problems is as for load/2.
+
+open_library(Folder, Module, Problems) :-
+    (   user:file_search_path(library, Folder)
+    ->  true
+    ;   asserta(user:file_search_path(library, Folder))
+    ),
+    set_module(Module:base(user)),
+    (   exists_source(library(deployment_glue))
+    ->  collecting_problems(@(use_module(library(deployment_glue)), Module), Problems)
+    ;   Problems = []
+    ).
+
+%!  finish is semidet.
+%
+%   Write what is still buffered. True if no thread that Prolog code created is running, so that
+%   Prolog can be ended in order.
+
+finish :-
+    flush_output(user_output),
+    flush_output(user_error),
+    \+ ( thread_property(Thread, status(running)),
+         \+ memberchk(Thread, [main, gc]),
+         \+ is_engine(Thread)
+       ).
+
+%!  hexadecimal(+Rational, -Text) is det.
+%
+%   Text is the number in base 16; the two parts of a fraction are separated by `/`.
+
+hexadecimal(Integer, Text) :-
+    integer(Integer),
+    !,
+    format(string(Text), '~16r', [Integer]).
+hexadecimal(Rational, Text) :-
+    rational(Rational, Over, Under),
+    format(string(Text), '~16r/~16r', [Over, Under]).
+
+%!  quotient(+Over, +Under, -Rational) is det.
+
+quotient(Over, Under, Rational) :-
+    Rational is Over rdiv Under.
+
+%   `halt` would end the Python process, from whatever thread.
+
+:- wrap_predicate(system:halt(_), deployment_engine, _,
+                  throw(error(permission_error(halt, process, python),
+                              context(system:halt/1, 'Prolog runs inside Python')))).

@@ -1,0 +1,167 @@
+:- module(deployment_ledger,
+          [ compute_source_hash/2,      % +Service, -Hash
+            release_hash/2,             % +Service, -Hash
+            check_for_changes/2,        % +Service, -Changes
+            check_for_changes/3,        % +Service, +Host, -Changes
+            deployed_hash/2,            % ?Service, ?Hash
+            deployed_hash/3,            % ?Service, ?Host, ?Hash
+            store_deployed_hash/2,      % +Service, +Hash
+            rollback_hash/2,            % ?Service, ?Hash
+            rollback_hash/3,            % ?Service, ?Host, ?Hash
+            store_rollback_hash/2       % +Service, +Hash
+          ]).
+
+/** <module> Hashes: of what would be deployed, and of what was last seen on the hosts
+
+The ledger is history and the last observation: what decides is on the target.
+*/
+
+:- autoload(library(apply), [maplist/2]).
+:- autoload(library(error), [must_be/2]).
+:- autoload(library(lists), [member/2, memberchk/2]).
+:- use_module(declarations, [require_service/1, service_targets/2]).
+:- use_module(releases, [scan_action/3, release_hash_of/3]).
+:- use_module(run, [ask/2]).
+:- use_module(targets, [context/5]).
+
+%!  compute_source_hash(+Service, -Hash:atom) is det.
+%
+%   SHA-256, hexadecimal, over the files that would be shipped.
+%
+%   @error existence_error(service_sources, Service), or domain_error(service_sources, Reason) where they
+%          can't be shipped
+
+compute_source_hash(Service, Hash) :-
+    require_service(Service),
+    scan_action(Service, none, scan(Dir, Patterns, _)),
+    ask(scan(Dir, Patterns, []), Outcome),
+    (   Outcome = sources(Hash, _, _)
+    ->  true
+    ;   Outcome = failed(Reason),
+        throw(error(domain_error(service_sources, Reason), context(Service, _)))
+    ).
+
+%!  release_hash(+Service, -Hash:atom) is det.
+%
+%   SHA-256, hexadecimal, over the files and the service's run configuration.
+%
+%   @error as compute_source_hash/2
+
+release_hash(Service, Hash) :-
+    compute_source_hash(Service, Sources),
+    release_hash_of(Service, Sources, Hash).
+
+%!  check_for_changes(+Service, +Host, -Changes) is det.
+%
+%   Between what was last seen on Host and what would be deployed now: `never_deployed`, `no_changes` or
+%   `changed(Old, New)`.
+
+check_for_changes(Service, Host, Changes) :-
+    release_hash(Service, New),
+    (   deployed_hash(Service, Host, Old)
+    ->  compared(Old, New, Changes)
+    ;   Changes = never_deployed
+    ).
+
+compared(Hash, Hash, no_changes) :- !.
+compared(Old, New, changed(Old, New)).
+
+%!  check_for_changes(+Service, -Changes) is det.
+%
+%   Over all hosts: `no_changes` only when none needs anything, `never_deployed` when none has anything.
+%   In `changed(Old, New)`, Old is the first host's that differs, or `none` where only hosts differ that have nothing.
+
+check_for_changes(Service, Changes) :-
+    release_hash(Service, New),
+    findall(Old, ( known_host(Service, Host), last_seen(Service, Host, deployed_hash, Old) ), Olds),
+    (   maplist(==(none), Olds)
+    ->  Changes = never_deployed
+    ;   member(Old, Olds), Old \== New, Old \== none
+    ->  Changes = changed(Old, New)
+    ;   memberchk(none, Olds)
+    ->  Changes = changed(none, New)
+    ;   Changes = no_changes
+    ).
+
+%!  deployed_hash(?Service, ?Hash) is nondet.
+%
+%   The hash on which all hosts agree.
+
+deployed_hash(Service, Hash) :- agreed(Service, deployed_hash, Hash).
+
+%!  deployed_hash(?Service, ?Host, ?Hash) is nondet.
+
+deployed_hash(Service, Host, Hash) :- known(Service, Host, deployed_hash, Hash).
+
+%!  store_deployed_hash(+Service, +Hash) is det.
+%
+%   For all hosts.
+
+store_deployed_hash(Service, Hash) :- store(Service, deployed_hash, Hash).
+
+%!  rollback_hash(?Service, ?Hash) is nondet.
+%
+%   The hash on which all hosts agree.
+
+rollback_hash(Service, Hash) :- agreed(Service, rollback_hash, Hash).
+
+%!  rollback_hash(?Service, ?Host, ?Hash) is nondet.
+
+rollback_hash(Service, Host, Hash) :- known(Service, Host, rollback_hash, Hash).
+
+%!  store_rollback_hash(+Service, +Hash) is det.
+%
+%   For all hosts.
+
+store_rollback_hash(Service, Hash) :- store(Service, rollback_hash, Hash).
+
+%   What is stored for all hosts is kept under the host `*`; it answers for those of which nothing else is known.
+
+store(Service, Key, Hash) :-
+    must_be(atom, Service),
+    must_be(atomic, Hash),
+    ask(ledger(forget(Service, Key)), _),
+    ask(ledger(put(Service, *, '', Key, Hash)), _).
+
+known(Service, Host, Key, Hash) :-
+    ledger_service(Service, Key),
+    known_host(Service, Host),
+    last_seen(Service, Host, Key, Seen),
+    Seen \== none,
+    Hash = Seen.
+
+agreed(Service, Key, Hash) :-
+    ledger_service(Service, Key),
+    findall(Seen, ( known_host(Service, Host), last_seen(Service, Host, Key, Seen) ), All),
+    sort(All, [Agreed]),
+    Agreed \== none,
+    Hash = Agreed.
+
+ledger_service(Service, _) :-
+    atom(Service),
+    !.
+ledger_service(Service, Key) :-
+    ask(ledger(all(Key)), rows(Rows)),
+    findall(S, member(row(S, _, _, _), Rows), Services0),
+    sort(Services0, Services),
+    member(Service, Services).
+
+known_host(Service, Host) :-
+    service_targets(Service, Hosts),
+    (   Hosts == []
+    ->  Host = *
+    ;   member(Host, Hosts)
+    ).
+
+last_seen(Service, Host, Key, Seen) :-
+    ask(ledger(get(Service, Key)), rows(Rows)),
+    (   member(row(Host, Dir, Value), Rows), its_directory(Service, Host, Dir)
+    ->  Seen = Value
+    ;   memberchk(row(*, _, Value), Rows)
+    ->  Seen = Value
+    ;   Seen = none
+    ).
+
+its_directory(_, *, _) :- !.
+its_directory(Service, Host, Dir) :-
+    context(Service, Host, [], none, context(_, _, _, Dir, _, _)).

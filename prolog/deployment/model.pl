@@ -1,0 +1,164 @@
+:- module(deployment_model,
+          [ start_model/1,              % +Script
+            model_effect/2              % +Effect, -Outcome
+          ]).
+
+/** <module> Modelled hosts
+
+Each effect changes a modelled host; what happens comes from a script given by the caller, a list of
+
+  - `host(Host, Facts)`: how Host is at first: `current(Id)`, `backup(Id)`, `release(Id)`, `history(Id)`,
+    `running(Id)`, `port(Id, Text)`; by default there is nothing on it
+  - `fails(Host, Action, Reason)`: that action fails there; Action is its name, or `Id:Name` for one step
+  - `cut(Host, Action, Reason)`: the connection is lost in that action, after it took effect
+  - `answers(Host, Answers)`: the answers to health probes in turn, each a status or `failed(Reason)`; the
+    last stays; 200 by default
+  - `sources(Hash)`: the hash of the files to ship
+  - `at(Seconds)`: the time at which the run begins, 0 by default; sleeping lets it pass
+
+Host may be unbound: every host.  A run is deterministic.
+*/
+
+:- autoload(library(lists), [append/3, member/2, selectchk/3, subtract/3]).
+:- autoload(library(option), [option/3]).
+
+%!  start_model(+Script) is det.
+
+start_model(Script) :-
+    option(at(Time), Script, 0),
+    copy_term(Script, Own),
+    b_setval(deployment_model, model(Own, [], Time)).
+
+%!  model_effect(+Effect, -Outcome) is det.
+
+model_effect(remote(Context, Steps), Outcomes) :-
+    arg(2, Context, Host),
+    remote(Steps, Host, Outcomes).
+model_effect(probe(target(_, Host, _), _), Answer) :-
+    b_getval(deployment_model, model(Script, States, Time)),
+    once(( scripted(Script, answers(Host, Answers)) ; Answers = [200] )),
+    state(Host, Script, States, State),
+    findall(A, member(asked(A), State), Asked),
+    length(Asked, N),
+    nth_or_last(N, Answers, Status),
+    keep_state(Host, [asked(Status)|State], Time),
+    (   Status = failed(_)
+    ->  Answer = Status
+    ;   Answer = answer(Status, [], "")
+    ).
+model_effect(scan(_, _, _), sources(Hash, 1, 1)) :-
+    b_getval(deployment_model, model(Script, _, _)),
+    option(sources(Hash), Script, modelled).
+model_effect(ledger(Request), Outcome) :-
+    (   Request = get(_, _) ; Request = all(_) ),
+    !,
+    Outcome = rows([]).
+model_effect(ledger(_), done).
+model_effect(emit(_), done).
+model_effect(now, Time) :-
+    b_getval(deployment_model, model(_, _, Time)).
+model_effect(sleep(Seconds), done) :-
+    b_getval(deployment_model, model(Script, States, Time0)),
+    Time is Time0 + Seconds,
+    b_setval(deployment_model, model(Script, States, Time)).
+
+%   A variable in the script stands for every host, each time anew.
+
+scripted(Script, Event) :-
+    member(Event0, Script),
+    copy_term(Event0, Event).
+
+nth_or_last(0, [Answer|_], Answer) :- !.
+nth_or_last(_, [Answer], Answer) :- !.
+nth_or_last(N, [_|Answers], Answer) :-
+    M is N - 1,
+    nth_or_last(M, Answers, Answer).
+
+state(Host, _, States, State) :-
+    memberchk(Host-State0, States),
+    !,
+    State = State0.
+state(Host, Script, _, State) :-
+    scripted(Script, host(Host, State0)),
+    !,
+    State = State0.
+state(_, _, _, []).
+
+keep_state(Host, State, Time) :-
+    b_getval(deployment_model, model(Script, States0, _)),
+    (   selectchk(Host-_, States0, States) -> true ; States = States0 ),
+    b_setval(deployment_model, model(Script, [Host-State|States], Time)).
+
+remote([], _, []).
+remote([do(Id, Mode, Action)|Steps], Host, [outcome(Id, Result, Notes, Time, Time)|Outcomes]) :-
+    b_getval(deployment_model, model(Script, States, Time)),
+    state(Host, Script, States, State0),
+    happens(Script, Host, Id, Action, State0, State, Result, Notes),
+    keep_state(Host, State, Time),
+    after(Result, Mode, Steps, Host, Outcomes).
+
+after(ok, _, Steps, Host, Outcomes) :- !, remote(Steps, Host, Outcomes).
+after(failed(_), may, Steps, Host, Outcomes) :- !, remote(Steps, Host, Outcomes).
+after(Result, _, Steps, _, Outcomes) :-
+    (   Result = unknown(_) -> Rest = Result ; Rest = not_run ),
+    findall(outcome(Id, Rest, [], none, none), member(do(Id, _, _), Steps), Outcomes).
+
+%   happens(+Script, +Host, +Id, +Action, +State0, -State, -Result, -Notes) is det.
+
+happens(Script, Host, Id, Action, State, State, failed(Reason), []) :-
+    scripted(Script, fails(Host, Named, Reason)),
+    named(Named, Id, Action),
+    !.
+happens(Script, Host, Id, Action, State0, State, Result, Notes) :-
+    (   becomes(Action, State0, State1, Notes1)
+    ->  State = State1, Notes2 = Notes1, Result0 = ok
+    ;   State = State0, Notes2 = [], Result0 = failed(not_deployed)
+    ),
+    (   scripted(Script, cut(Host, Named, Reason)), named(Named, Id, Action)
+    ->  Result = unknown(Reason), Notes = []
+    ;   Result = Result0, Notes = Notes2
+    ).
+
+named(Id:Name, Id, Action) :- !, action_name(Action, Name).
+named(Name, _, Action) :- action_name(Action, Name).
+
+action_name(hook(_, _, Action), Name) :- !, functor(Action, Name, _).
+action_name(Action, Name) :- functor(Action, Name, _).
+
+%   becomes(+Action, +State0, -State, -Notes) is semidet: fails where the real action would.
+
+becomes(observe, State, State, Notes) :-
+    findall(Fact, ( member(Fact, State), Fact \= asked(_) ), Notes).
+becomes(stage(Id, _, _), State, [release(Id)|State], []).
+becomes(verify(Id, _), State, State, []) :- memberchk(release(Id), State).
+becomes(discard(Id), State0, State, []) :- subtract(State0, [release(Id)], State).
+becomes(link(Name, none), State0, State, []) :-
+    !,
+    without(Name, State0, State).
+becomes(link(Name, Id), State0, [Fact|State], []) :-
+    memberchk(release(Id), State0),
+    without(Name, State0, State),
+    Fact =.. [Name, Id].
+becomes(stop(_), State0, State, []) :- without(running, State0, State).
+becomes(start(Id, _), State0, [running(Id)|State], []) :-
+    memberchk(release(Id), State0),
+    without(running, State0, State).
+becomes(confirm(Id), State, State, []) :- memberchk(running(Id), State).
+becomes(commit(Id), State0, State, []) :-
+    findall(H, member(history(H), State0), History0),
+    (   append(Before, [Id|_], History0) -> true ; Before = History0 ),
+    without(history, State0, State1),
+    append(Before, [Id], History),
+    findall(history(H), member(H, History), Facts),
+    append(State1, Facts, State).
+becomes(drain(_), State, State, [connections('0')]).
+becomes(share(_, _), State, State, []).
+becomes(prepare(_, _, _), State, State, []).
+becomes(command(_, _), State, State, []).
+becomes(signal(_), State, State, []).
+becomes(prune(_), State, State, []).
+becomes(log_tail, State, State, []).
+becomes(hook(_, _, Action), State0, State, Notes) :- becomes(Action, State0, State, Notes).
+
+without(Name, State0, State) :-
+    findall(Fact, ( member(Fact, State0), \+ functor(Fact, Name, 1) ), State).

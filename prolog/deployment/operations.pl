@@ -1,0 +1,254 @@
+:- module(deployment_operations,
+          [ perform/4,                  % +Run, +Operation, -Result, -Events
+            perform/2,                  % +Operation, -Result
+            good_result/1               % +Result
+          ]).
+
+/** <module> Operations: on every host of a service, in parallel, each with its own outcome
+
+An operation is a term named like its predicate, without the result and with its options:
+`deploy_with_rollback(Service, Options)`.
+*/
+
+:- autoload(library(apply), [maplist/3, maplist/4]).
+:- autoload(library(error), [must_be/2, domain_error/2]).
+:- autoload(library(lists), [member/2, memberchk/2]).
+:- autoload(library(pairs), [pairs_values/2]).
+:- autoload(library(thread), [concurrent/3]).
+:- use_module(declarations, [require_service/1, service_targets/2, deploy_method_config/3]).
+:- use_module(deploying, [deploy/4, rollback/3, planning/3]).
+:- use_module(effects, [with_backend/3]).
+:- use_module(options, [check_options/3, lookup/3, default_option/3]).
+:- use_module(run, [collect_events/2, note_event/4]).
+:- use_module(running, [stopping/4, starting/3, draining/4, hooking/3, checking/4, status/4]).
+:- use_module(security, [validate_security/2]).
+:- use_module(targets, [context/5]).
+
+%!  operation(?Operation, ?Service, ?Options, ?Scope, ?Needs) is nondet.
+%
+%   The table of operations: the scope of their options, and whether they need a deploy `method`, and that
+%   the service is `secure`.
+
+operation(deploy_service(S, O),        S, O, operation,     [method, secure]).
+operation(deploy_with_hooks(S, O),     S, O, operation,     [method, secure]).
+operation(deploy_with_rollback(S, O),  S, O, operation,     [method, secure]).
+operation(deploy_to_all_hosts(S, O),   S, O, operation,     [method, secure]).
+operation(rollback_service(S, O),      S, O, rollback,      [method]).
+operation(deployment_plan(S, O),       S, O, plan,          [method]).
+operation(start_service(S, O),         S, O, operation,     [method]).
+operation(stop_service(S, O),          S, O, operation,     [method]).
+operation(restart_service(S, O),       S, O, operation,     [method]).
+operation(graceful_stop(S, O),         S, O, graceful_stop, [method]).
+operation(drain_connections(S, O),     S, O, drain,         [method]).
+operation(force_stop_service(S, _, O), S, O, operation,     [method]).
+operation(execute_hooks(S, _, O),      S, O, operation,     [method]).
+operation(service_status(S, _, O),     S, O, operation,     [method]).
+operation(run_health_check(S, O),      S, O, health_check,  []).
+operation(wait_for_healthy(S, O),      S, O, wait,          []).
+
+%   act(+Operation, +Context, +Options, -Result) is det: what it does on one host.
+
+act(deploy_to_all_hosts(_, _), Context, Options, Result) :-
+    deploy(deploy_with_rollback, Context, Options, Result).
+act(deploy_service(_, _), Context, Options, Result) :-
+    deploy(deploy_service, Context, Options, Result).
+act(deploy_with_hooks(_, _), Context, Options, Result) :-
+    deploy(deploy_with_hooks, Context, Options, Result).
+act(deploy_with_rollback(_, _), Context, Options, Result) :-
+    deploy(deploy_with_rollback, Context, Options, Result).
+act(rollback_service(_, _), Context, Options, Result) :-
+    rollback(Context, Options, Result).
+act(deployment_plan(_, _), Context, Options, Steps) :-
+    planning(Context, Options, Steps).
+act(start_service(_, _), Context, Options, Result) :-
+    starting(Context, Options, Result).
+act(stop_service(_, _), Context, Options, Result) :-
+    stopping(stop, Context, Options, Result).
+act(restart_service(_, _), Context, Options, Result) :-
+    stopping(stop, Context, Options, Stopped),
+    (   Stopped == stopped
+    ->  starting(Context, Options, Result)
+    ;   Result = Stopped
+    ).
+act(graceful_stop(_, _), Context, Options, Result) :-
+    value(graceful_stop, drain_timeout, Options, Drain),
+    value(graceful_stop, force_after, Options, Force),
+    stopping(graceful(Drain, Force), Context, Options, Result).
+act(drain_connections(_, _), Context, Options, Result) :-
+    value(drain, timeout, Options, Timeout),
+    draining(Timeout, Context, Options, Result).
+act(force_stop_service(_, Timeout, _), Context, Options, Result) :-
+    stopping(force(Timeout), Context, Options, Result).
+act(execute_hooks(_, Event, _), Context, _, Result) :-
+    hooking(Event, Context, Result).
+act(service_status(_, Depth, _), Context, Options, Result) :-
+    status(Depth, Context, Options, Result).
+act(run_health_check(_, _), Context, Options, Result) :-
+    checking(check, Context, Options, Result).
+act(wait_for_healthy(_, _), Context, Options, Result) :-
+    checking(wait, Context, Options, Result).
+
+value(_, Name, Options, Value) :-
+    lookup(Name, [Options], Value),
+    !.
+value(Scope, Name, _, Value) :-
+    default_option(Scope, Name, Value).
+
+%!  good_result(+Result) is semidet.
+%
+%   Nobody was left worse than asked.
+
+good_result(Results) :-
+    is_list(Results),
+    !,
+    Results \== [],
+    forall(member(result(_, Result), Results), good_result(Result)).
+good_result(mixed(Results)) :- good_result(Results).
+good_result(deployed).
+good_result(deployed(_)).
+good_result(unchanged).
+good_result(rolled_back(_)).
+good_result(started).
+good_result(stopped).
+good_result(force_stopped).
+good_result(drained).
+good_result(healthy).
+good_result(running).
+good_result(ok).
+
+%!  perform(+Operation, -Result) is det.
+
+perform(Operation, Result) :-
+    perform(none, Operation, Result, _).
+
+%!  perform(+Run, +Operation, -Result, -Events:list) is det.
+%
+%   Run is the atom by which Python knows this run, or `none`.  Events are in order of time, see
+%   collect_events/2.  A signal to this thread waits until the operation is over: what is under way is
+%   cancelled by its effects, and undone.
+%
+%   @error existence_error(service, Service), existence_error(deploy_method, Service),
+%          existence_error(service_host, Service), domain_error(_, Option)
+
+perform(Run, Operation, Result, Events) :-
+    operation(Operation, Service, Options0, Scope, Needs),
+    !,
+    require_service(Service),
+    check_options(Scope, Options0, Options),
+    (   no_host(Operation, Service, Result)
+    ->  Events = []
+    ;   require(Needs, Service),
+        operation_hosts(Scope, Service, Options, Hosts),
+        (   insecure(Needs, Service, Refusal)
+        ->  maplist(result_of(Refusal), Hosts, Results), Events = []
+        ;   sig_atomic(on_hosts(Hosts, Run, Operation, Service, Options, Results, Events))
+        ),
+        combined(Operation, Results, Result)
+    ).
+perform(_, Operation, _, _) :-
+    domain_error(deployment_operation, Operation).
+
+no_host(deploy_to_all_hosts(_, _), Service, [result(localhost, error(no_host_configured))]) :-
+    service_targets(Service, []).
+
+require(Needs, Service) :-
+    memberchk(method, Needs),
+    \+ deploy_method_config(Service, _, _),
+    !,
+    throw(error(existence_error(deploy_method, Service), _)).
+require(_, _).
+
+%   Security is judged over the whole service, before anything is done.
+
+insecure(Needs, Service, error(security_validation_failed(Errors))) :-
+    memberchk(secure, Needs),
+    validate_security(Service, Errors),
+    Errors \== [].
+
+result_of(Result, Host, result(Host, Result)).
+
+%!  operation_hosts(+Scope, +Service, +Options, -Hosts:list) is det.
+%
+%   @error existence_error(service_host, HostOrService)
+
+operation_hosts(Scope, Service, Options, Hosts) :-
+    service_targets(Service, Targets),
+    (   Targets == [], memberchk(Scope, [health_check, wait])
+    ->  All = [localhost]
+    ;   All = Targets
+    ),
+    (   lookup(host, [Options], Host)
+    ->  (   memberchk(Host, All) -> Hosts = [Host] ; throw(error(existence_error(service_host, Host), _)) )
+    ;   All == []
+    ->  throw(error(existence_error(service_host, Service), _))
+    ;   Hosts = All
+    ).
+
+combined(deploy_to_all_hosts(_, _), Results, Results) :- !.
+combined(deployment_plan(_, _), Results, Plan) :-
+    !,
+    findall(Step, ( member(result(_, Steps), Results), member(Step, Steps) ), Plan).
+combined(_, Results, Result) :-
+    findall(R, member(result(_, R), Results), All),
+    sort(All, Distinct),
+    (   Distinct = [Result]
+    ->  true
+    ;   Result = mixed(Results)
+    ).
+
+% ---- hosts in parallel -----------------------------------------------------------------------------
+
+on_hosts(Hosts, Run, Operation, Service, Options, Results, Events) :-
+    value(operation, max_parallel, Options, Most),
+    maplist(task(Run, Operation, Service, Options), Hosts, Tasks, Answers),
+    in_parallel(Most, Tasks),
+    rethrow(Answers),
+    maplist(answer_result, Hosts, Answers, Results),
+    findall(Time-Event,
+            ( member(answer(_, Of), Answers), member(Event, Of), arg(1, Event, Time) ),
+            Pairs),
+    keysort(Pairs, Sorted),
+    pairs_values(Sorted, Events).
+
+task(Run, Operation, Service, Options, Host, deployment_operations:Task, Answer) :-
+    Task = on_host(Run, Operation, Service, Options, Host, Answer).
+
+answer_result(Host, answer(Result, _), result(Host, Result)).
+
+in_parallel(_, [Task]) :- !, call(Task).
+in_parallel(Most, Tasks) :-
+    length(Tasks, N),
+    Threads is min(N, Most),
+    concurrent(Threads, Tasks, []).
+
+%   An error in one host's rules must not end the others half-way: it is thrown when all are done.
+
+on_host(Run, Operation, Service, Options, Host, Answer) :-
+    backend(Operation, Options, Backend),
+    catch(with_backend(Backend, Run,
+                       collect_events(act_on(Host, Service, Operation, Run, Options, Result), Events)),
+          Error,
+          true),
+    !,
+    (   nonvar(Error) -> Answer = thrown(Error) ; Answer = answer(Result, Events) ).
+on_host(_, Operation, _, _, Host, thrown(error(system_error(failed(Operation, Host)), _))).
+
+%   Planning only looks.
+
+backend(deployment_plan(_, _), Options, Backend) :-
+    \+ lookup(backend, [Options], model(_)),
+    !,
+    Backend = dry.
+backend(_, Options, Backend) :-
+    value(operation, backend, Options, Backend).
+
+act_on(Host, Service, Operation, Run, Options, Result) :-
+    context(Service, Host, Options, Run, Context),
+    act(Operation, Context, Options, Result),
+    note_event(Host, result, Result, []).
+
+rethrow(Answers) :-
+    (   member(thrown(Error), Answers)
+    ->  throw(Error)
+    ;   true
+    ).

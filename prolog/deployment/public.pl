@@ -1,0 +1,149 @@
+:- module(deployment_public,
+          [ deploy_service/2, deploy_service/3,
+            deploy_with_hooks/2,
+            deploy_with_rollback/2, deploy_with_rollback/3,
+            deploy_to_all_hosts/2, deploy_to_all_hosts/3,
+            deployment_plan/3,
+            rollback_service/2, rollback_service/3,
+            start_service/2, stop_service/2, restart_service/2,
+            graceful_stop/3, drain_connections/3, force_stop_service/3,
+            execute_hooks/3,
+            run_health_check/3, wait_for_healthy/3,
+            service_status/2, service_status/3
+          ]).
+
+/** <module> The operations as predicates
+
+Each performs the operation of its name, see perform/2, and gives its result term.
+*/
+
+:- use_module(declarations, [service_targets/2]).
+:- use_module(operations, [perform/2]).
+
+%!  deploy_service(+Service, -Result) is det.
+%!  deploy_service(+Service, +Options, -Result) is det.
+%
+%   Ship, switch and start, without hooks or health check.  Result is `deployed(Changes)`, `unchanged`,
+%   `error(security_validation_failed(Errors))` or `error(deployment_failed(Reason))`.
+
+deploy_service(Service, Result) :- perform(deploy_service(Service, []), Result).
+deploy_service(Service, Options, Result) :- perform(deploy_service(Service, Options), Result).
+
+%!  deploy_with_hooks(+Service, -Result) is det.
+%
+%   deploy_service/2 between the `pre_deploy` and `post_deploy` hooks, each of which runs once a host.  Result is
+%   `deployed`, `unchanged`, `deployed_with_warnings(error(hook_failed(Action, Reason)))`,
+%   `error(pre_deploy_failed(error(hook_failed(Action, Reason))))` or as in deploy_service/2.
+
+deploy_with_hooks(Service, Result) :- perform(deploy_with_hooks(Service, []), Result).
+
+%!  deploy_with_rollback(+Service, -Result) is det.
+%!  deploy_with_rollback(+Service, +Options, -Result) is det.
+%
+%   Hooks, deployment and health check; what fails after the switch, or is unhealthy, is rolled back.  Result is as
+%   in deploy_with_hooks/2, or `rolled_back_after_failure(Back)`: Back is `rolled_back(Hash)`,
+%   `error(no_rollback_available)` after a first deployment (nothing stays active), or
+%   `error(rollback_failed(Reason))`.  Options: `backend(live | dry | model(Script))`, `host(Host)`, `force(true)`,
+%   `max_parallel(30)` hosts at once.
+
+deploy_with_rollback(Service, Result) :- perform(deploy_with_rollback(Service, []), Result).
+deploy_with_rollback(Service, Options, Result) :- perform(deploy_with_rollback(Service, Options), Result).
+
+%!  deploy_to_all_hosts(+Service, -Results:list) is det.
+%!  deploy_to_all_hosts(+Service, +Options, -Results:list) is det.
+%
+%   As deploy_with_rollback/2, always with a list: `result(Host, Result)` in order of declaration.
+
+deploy_to_all_hosts(Service, Results) :- perform(deploy_to_all_hosts(Service, []), Results).
+deploy_to_all_hosts(Service, Options, Results) :- perform(deploy_to_all_hosts(Service, Options), Results).
+
+%!  deployment_plan(+Service, +Options, -Plan:list) is det.
+%
+%   The steps that deploy_with_rollback/3 would take, `step(Id, Host, Action, Undo)` each: hosts are observed and not
+%   changed, hooks not run.  On a host that needs nothing, only the looking is left.
+
+deployment_plan(Service, Options, Plan) :- perform(deployment_plan(Service, Options), Plan).
+
+%!  rollback_service(+Service, -Result) is det.
+%!  rollback_service(+Service, +Options, -Result) is det.
+%
+%   Back to the rollback point, or to the kept release `to(Hash)`.  Result is `rolled_back(Hash)`,
+%   `error(no_rollback_available)` or `error(rollback_failed(Reason))`, after which what was active is active again.
+
+rollback_service(Service, Result) :- perform(rollback_service(Service, []), Result).
+rollback_service(Service, Options, Result) :- perform(rollback_service(Service, Options), Result).
+
+%!  start_service(+Service, -Result) is det.
+%
+%   Start the active release.  `started` or `error(start_failed(Reason))`.
+
+start_service(Service, Result) :- perform(start_service(Service, []), Result).
+
+%!  stop_service(+Service, -Result) is det.
+%
+%   Stop now, between the `pre_shutdown` and `post_shutdown` hooks: TERM, and KILL after 10 seconds.  `stopped` or
+%   `error(stop_failed(Reason))`.
+
+stop_service(Service, Result) :- perform(stop_service(Service, []), Result).
+
+%!  restart_service(+Service, -Result) is det.
+
+restart_service(Service, Result) :- perform(restart_service(Service, []), Result).
+
+%!  graceful_stop(+Service, +Options, -Result) is det.
+%
+%   The `pre_shutdown` hooks, then no new connections, then `drain_timeout(30)` seconds for the open ones to
+%   end, then TERM and `force_after(60)` seconds later KILL, then the `post_shutdown` hooks.  `stopped`;
+%   `force_stopped` when connections were cut or the process killed; `error(pre_shutdown_hook_failed(Error))`;
+%   `error(drain_failed(Reason))`.
+
+graceful_stop(Service, Options, Result) :- perform(graceful_stop(Service, Options), Result).
+
+%!  drain_connections(+Service, +Options, -Result) is det.
+%
+%   Tell the service to accept no more, by its `drain_endpoint` (POST) or `drain_signal`, and wait until nobody is
+%   connected to its port: `timeout(30)` seconds at most.  `drained`, `timeout` or `error(Reason)`.
+
+drain_connections(Service, Options, Result) :- perform(drain_connections(Service, Options), Result).
+
+%!  force_stop_service(+Service, +Timeout, -Result) is det.
+%
+%   TERM, and KILL after Timeout seconds, without hooks.  `stopped` or `force_stopped`.
+
+force_stop_service(Service, Timeout, Result) :- perform(force_stop_service(Service, Timeout, []), Result).
+
+%!  execute_hooks(+Service, +Event, -Result) is det.
+%
+%   `ok` or, at the first failure, `error(hook_failed(Action, Reason))`.
+
+execute_hooks(Service, Event, Result) :- perform(execute_hooks(Service, Event, []), Result).
+
+%!  run_health_check(+Service, +Options, -Result) is det.
+%
+%   `retries(3)` attempts, `delay(2)` seconds apart, `timeout(5)` seconds each.  `healthy` or `unhealthy`.
+
+run_health_check(Service, Options, Result) :- perform(run_health_check(Service, Options), Result).
+
+%!  wait_for_healthy(+Service, +Options, -Result) is det.
+%
+%   Until it is healthy, `timeout(60)` seconds at most, asking every `interval(2)` seconds.
+
+wait_for_healthy(Service, Options, Result) :- perform(wait_for_healthy(Service, Options), Result).
+
+%!  service_status(+Service, -Status) is det.
+%
+%   `running` or `stopped`, whether the process runs; `unreachable(Reason)`.
+
+service_status(Service, Status) :- perform(service_status(Service, process, []), Status).
+
+%!  service_status(+Service, ?Host, -Status) is nondet.
+%
+%   `running`, `unhealthy` when it runs and does not answer, `stopped` or `unreachable(Reason)`.
+
+service_status(Service, Host, Status) :-
+    (   nonvar(Host)
+    ->  true
+    ;   service_targets(Service, Hosts),
+        member(Host, Hosts)
+    ),
+    perform(service_status(Service, health, [host(Host)]), Status).

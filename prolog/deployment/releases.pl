@@ -1,0 +1,128 @@
+:- module(deployment_releases,
+          [ scan_action/3,              % +Service, +Host, -Action
+            release_hash_of/3,          % +Service, +SourceHash, -Hash
+            release/5,                  % +Service, +Host, +Call, +SourceHash, -Release
+            hash_of_id/2                % +Id, -Hash
+          ]).
+
+/** <module> Releases: files and run configuration under one hash
+
+A release is its files and its run configuration.  Its hash covers both.  Where a host's own options change
+the run configuration, the release's id on that host is the hash with a digest of those options behind it,
+so that `current` always tells what runs there.
+*/
+
+:- autoload(library(apply), [maplist/3, foldl/4]).
+:- autoload(library(lists), [append/3, member/2]).
+:- autoload(library(sha), [sha_hash/3, hash_atom/2]).
+:- use_module(declarations, [resolve/5, service_sources/2, source_base/2]).
+:- use_module(scripts, [shell_words//1]).
+
+%!  scan_action(+Service, +Host, -Action) is det.
+%
+%   @error existence_error(service_sources, Service)
+
+scan_action(Service, Host, scan(Dir, Patterns, Needs)) :-
+    (   service_sources(Service, Patterns)
+    ->  true
+    ;   throw(error(existence_error(service_sources, Service), _))
+    ),
+    source_base(Service, Dir),
+    findall(Need, needed(Service, Host, Need), Needs).
+
+%   The entry point is shipped, unless something else is started or a preparation builds it.
+
+needed(Service, Host, Entry) :-
+    configured(Service, Host, entry_point, Entry),
+    \+ configured(Service, Host, start_command, _),
+    \+ configured(Service, Host, prepare_command, _),
+    configured(Service, Host, target, Target),
+    Target \== rust.
+
+%!  configuration(+Service, +Host, -Configuration:list) is det.
+%
+%   What a release is run with, as Name(Value) in a fixed order.  Host `none` means the service's own
+%   options alone.
+
+configuration(Service, Host, Configuration) :-
+    findall(Option,
+            ( member(Name, [port, target, entry_point, start_command, prepare_command, env, shared_paths]),
+              configured(Service, Host, Name, Value),
+              Option =.. [Name, Value] ),
+            Configuration).
+
+configured(Service, Host, Name, Value) :-
+    resolve(Service, Host, [], Name, Value).
+
+%!  release_hash_of(+Service, +SourceHash, -Hash:atom) is det.
+
+release_hash_of(Service, SourceHash, Hash) :-
+    configuration(Service, none, Configuration),
+    digest(release(SourceHash, Configuration), Hash).
+
+digest(Term, Hash) :-
+    format(string(Text), '~k', [Term]),
+    sha_hash(Text, Bytes, [algorithm(sha256), encoding(utf8)]),
+    hash_atom(Bytes, Hash).
+
+%!  release(+Service, +Host, +Call, +SourceHash, -Release) is det.
+%
+%   Release is `release(Id, Hash, Files)`; Files are those that are added to the shipped ones, as
+%   `file(Path, Mode, Text)`.
+
+release(Service, Host, _Call, SourceHash, release(Id, Hash, Files)) :-
+    release_hash_of(Service, SourceHash, Hash),
+    configuration(Service, none, Common),
+    configuration(Service, Host, Own),
+    (   Own == Common
+    ->  Id = Hash
+    ;   digest(Own, Digest),
+        sub_atom(Digest, 0, 8, _, Short),
+        atomic_list_concat([Hash, Short], -, Id)
+    ),
+    start_text(Service, Own, Start),
+    memberchk(port(Port), Own),
+    format(string(PortText), '~w~n', [Port]),
+    Files = [ file('.unifyweaver/start', 0o644, Start), file('.unifyweaver/port', 0o644, PortText) ].
+
+%!  hash_of_id(+Id:atom, -Hash:atom) is det.
+
+hash_of_id(Id, Hash) :-
+    sub_atom(Id, Before, 1, _, -),
+    !,
+    sub_atom(Id, 0, Before, _, Hash).
+hash_of_id(Id, Id).
+
+%   A declared start_command is the shell's; every other word is quoted.
+
+start_text(Service, Configuration, Text) :-
+    memberchk(port(Port), Configuration),
+    (   memberchk(env(Pairs), Configuration) -> true ; Pairs = [] ),
+    append([ 'SERVICE'-Service, 'PORT'-Port ], Pairs, Variables),
+    start_words(Configuration, Words),
+    phrase(( exports(Variables), "exec ", shell_words(Words), "\n" ), Codes),
+    string_codes(Text, Codes).
+
+exports([]) --> [].
+exports([Name-Value|Pairs]) -->
+    { format(codes(Codes), '~w=', [Name]) },
+    "export ", codes(Codes), shell_words([Value]), "\n",
+    exports(Pairs).
+
+codes([]) --> [].
+codes([Code|Codes]) --> [Code], codes(Codes).
+
+start_words(Configuration, [sh, '-c', Command]) :-
+    memberchk(start_command(Command), Configuration),
+    !.
+start_words(Configuration, Words) :-
+    memberchk(port(Port), Configuration),
+    memberchk(target(Target), Configuration),
+    memberchk(entry_point(Entry), Configuration),
+    start_words(Target, Entry, Port, Words).
+
+start_words(python, Entry, Port, [python3, Entry, '--port', Port]) :- !.
+start_words(node, Entry, Port, [node, Entry, '--port', Port]) :- !.
+start_words(go, Entry, Port, [Program, '-port', Port]) :- !, atom_concat('./', Entry, Program).
+start_words(rust, Entry, Port, [Program, '--port', Port]) :- !, atom_concat('./target/release/', Entry, Program).
+start_words(_, Entry, Port, [Program, '--port', Port]) :- atom_concat('./', Entry, Program).

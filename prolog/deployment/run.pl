@@ -1,0 +1,263 @@
+:- module(deployment_run,
+          [ run/3,                      % +Plan, +Context, -Report
+            ask/2,                      % +Effect, -Answer
+            collect_events/2,           % :Goal, -Events
+            note_event/4                % +Host, +Step, +Result, +Notes
+          ]).
+
+/** <module> Perform a plan
+
+The only module that performs a plan's effects.  Steps that follow each other on the target go there as one
+script.  When a step fails, or its outcome is unknown, what was begun is undone in reverse order; undoing goes as
+far as it can.
+*/
+
+:- autoload(library(apply), [maplist/2, maplist/3, foldl/4, exclude/3]).
+:- autoload(library(lists), [append/2, append/3, member/2, reverse/2, max_list/2]).
+:- use_module(effects, [effect/2, in_phase/2]).
+:- use_module(health, [first_tally/2, judge/3, verdict/5]).
+:- use_module(scripts, [remote_action/1]).
+
+:- meta_predicate collect_events(0, -).
+
+%!  run(+Plan, +Context, -Report) is det.
+%
+%   Context is `context(Service, Host, Target, Dir, Port, Token)`.  Report is
+%   `report(Verdict, Outcomes, Undone)`: Verdict is `completed` or `failed(Step, Reason)` of the first
+%   `step(Id, Host, Action, Undo)` that was not ok.  Outcomes has `done(Step, Result, Notes, Seconds)` for each step that
+%   was begun, Undone likewise for the undoing.  Result is `ok`, `failed(Reason)` or `unknown(Reason)`.
+
+run(Plan, Context, report(Verdict, Outcomes, Undone)) :-
+    perform(Plan, Context, [], Reversed, Verdict),
+    reverse(Reversed, Outcomes),
+    (   Verdict == completed
+    ->  Undone = []
+    ;   undo_steps(Reversed, Steps),
+        in_phase(undo, perform(Steps, Context, [], ReversedUndone, _)),
+        reverse(ReversedUndone, Undone)
+    ).
+
+%!  ask(+Effect, -Answer) is det.
+%
+%   An effect that only observes.
+
+ask(Effect, Answer) :-
+    effect(Effect, Answer).
+
+undo_steps(Reversed, Steps) :-
+    findall(step(Id, Host, try(Action), []),
+            ( member(done(step(Of, Host, _, Undo), _, _, _), Reversed),
+              nth_action(Undo, N, Action),
+              atomic_list_concat([undo, Of, N], '_', Id) ),
+            Steps).
+
+nth_action(Actions, N, Action) :-
+    append(Before, [Action|_], Actions),
+    length(Before, N0),
+    N is N0 + 1.
+
+perform(Plan0, Context, Done0, Done, Verdict) :-
+    exclude(after_failed_hook(Done0), Plan0, Plan),
+    barrier(Plan, Group, Rest),
+    (   Group == []
+    ->  Done = Done0, Verdict = completed
+    ;   Context = context(_, Host, _, _, _, _),
+        begin_events(Group, Host),
+        effect(now, Time),
+        perform_group(Group, Context, Done0, Outcomes),
+        report_events(Outcomes, Host, Time),
+        begun(Group, Outcomes, New),
+        reverse(New, Newest),
+        append(Newest, Done0, Done1),
+        (   first_failure(New, Step, Reason)
+        ->  Done = Done1, Verdict = failed(Step, Reason)
+        ;   perform(Rest, Context, Done1, Done, Verdict)
+        )
+    ).
+
+%   A hook is left out when an earlier one of its event failed.
+
+after_failed_hook(Done, step(_, _, Action, _)) :-
+    hook_event(Action, Event),
+    member(done(step(_, _, Earlier, _), Result, _, _), Done),
+    Result \== ok,
+    hook_event(Earlier, Event).
+
+hook_event(try(Action), Event) :- hook_event(Action, Event).
+hook_event(hook(Event, _, _), Event).
+
+%   The longest run of remote steps, or one step of the controller.
+
+barrier([], [], []).
+barrier([Step|Plan], Group, Rest) :-
+    (   remote_step(Step)
+    ->  remote_run(Plan, Steps, Rest),
+        Group = [Step|Steps]
+    ;   Group = [Step], Rest = Plan
+    ).
+
+remote_run([Step|Plan], [Step|Steps], Rest) :-
+    remote_step(Step),
+    Step = step(_, _, Action, _),
+    Action \= stage(_, _, _),
+    !,
+    remote_run(Plan, Steps, Rest).
+remote_run(Rest, [], Rest).
+
+remote_step(step(_, _, Action0, _)) :-
+    bare(Action0, Action),
+    remote_action(Action).
+
+bare(try(Action), Action) :- !.
+bare(Action, Action).
+
+perform_group(Group, Context, _, Outcomes) :-
+    Group = [Step|_],
+    remote_step(Step),
+    !,
+    maplist(script_step, Group, Steps),
+    effect(remote(Context, Steps), Outcomes).
+perform_group([step(Id, _, Action0, _)], Context, Done, [outcome(Id, Result, Notes, Begin, End)]) :-
+    bare(Action0, Action),
+    effect(now, Begin),
+    controller(Action, Context, Done, Result, Notes),
+    effect(now, End).
+
+script_step(step(Id, _, try(Action), _), do(Id, may, Action)) :- !.
+script_step(step(Id, _, Action, _), do(Id, must, Action)).
+
+begun(Group, Outcomes, Begun) :-
+    findall(done(Step, Result, Notes, Seconds),
+            ( member(outcome(Id, Result, Notes, Begin, End), Outcomes),
+              Result \== not_run,
+              Step = step(Id, _, _, _),
+              member(Step, Group),
+              lasted(Begin, End, Seconds) ),
+            Begun).
+
+lasted(Begin, End, Seconds) :-
+    number(Begin), number(End),
+    !,
+    Seconds is End - Begin.
+lasted(_, _, 0).
+
+first_failure(Begun, Step, Reason) :-
+    member(done(Step, Result, _, _), Begun),
+    Step = step(_, _, Action, _),
+    (   Result = unknown(Reason)
+    ;   Result = failed(Reason), Action \= try(_)
+    ),
+    !.
+
+%   What the controller does itself.
+
+controller(hook(_, _, Action), Context, Done, Result, Notes) :-
+    controller(Action, Context, Done, Result, Notes).
+controller(nothing(Option), _, _, ok, [nothing_declared(Option)]).
+controller(scan(Dir, Patterns, Needs), _, _, Result, Notes) :-
+    effect(scan(Dir, Patterns, Needs), Outcome),
+    (   Outcome = failed(Reason)
+    ->  Result = failed(Reason), Notes = []
+    ;   Result = ok, Notes = [Outcome]
+    ).
+controller(request(Method, Url, Options), context(_, _, Target, _, _, _), _, Result, [Note]) :-
+    effect(probe(Target, request(Method, Url, Options)), Answer),
+    answer_note(Url, Answer, Note),
+    (   ( Answer == assumed ; Answer = answer(Status, _, _), Status >= 200, Status < 300 )
+    ->  Result = ok
+    ;   Answer = answer(Status, _, _)
+    ->  Result = failed(status(Status))
+    ;   Answer = failed(Reason),
+        Result = failed(Reason)
+    ).
+controller(record(Pairs), context(Service, Host, _, Dir, _, _), _, ok, []) :-
+    forall(member(Key-Value, Pairs),
+           effect(ledger(put(Service, Host, Dir, Key, Value)), _)).
+controller(probe(Policy, Request, Expect), Context, Done, Result, Notes) :-
+    effect(now, Now),
+    waited(Done, Waited),
+    Since is Now - Waited,
+    first_tally(Policy, Tally),
+    probing(probe(Policy, Request, Expect), Context, Since, Tally, Reversed, [], Result),
+    reverse(Reversed, Notes).
+
+%   A health check's deadline runs from the start of the process.
+
+waited([done(step(_, _, Action, _), _, _, Seconds)|_], Seconds) :-
+    bare(Action, start(_, _)),
+    !.
+waited(_, 0).
+
+probing(Probe, Context, Since, Tally0, Notes, Notes0, Result) :-
+    Probe = probe(Policy, Request, Expect),
+    Context = context(_, _, Target, _, _, _),
+    Request = request(_, Url, _),
+    effect(probe(Target, Request), Answer),
+    answer_note(Url, Answer, Note),
+    judge(Expect, Answer, Judgement),
+    effect(now, Now),
+    Elapsed is Now - Since,
+    verdict(Policy, Tally0, Judgement, Elapsed, Verdict),
+    probed(Verdict, Probe, Context, Since, Notes, [Note|Notes0], Result).
+
+probed(healthy, _, _, _, Notes, Notes, ok).
+probed(unhealthy(Why), _, _, _, Notes, Notes, failed(unhealthy(Why))).
+probed(cancelled, _, _, _, Notes, Notes, failed(cancelled)).
+probed(again(Pause, Tally), Probe, Context, Since, Notes, Notes0, Result) :-
+    effect(sleep(Pause), Slept),
+    (   Slept == done
+    ->  probing(Probe, Context, Since, Tally, Notes, Notes0, Result)
+    ;   Notes = Notes0, Result = failed(cancelled)
+    ).
+
+answer_note(Url, answer(Status, _, _), probe(Url, Status)) :- !.
+answer_note(Url, failed(Reason), probe(Url, Reason)) :- !.
+answer_note(Url, Other, probe(Url, Other)).
+
+% ---- events ----------------------------------------------------------------------------------------
+
+%!  collect_events(:Goal, -Events) is semidet.
+%
+%   Events of this thread while Goal runs: `event(Time, Host, Step, Result, Seconds, Notes)`, Time in seconds
+%   since the epoch.
+
+collect_events(Goal, Events) :-
+    b_setval(deployment_events, []),
+    once(Goal),
+    b_getval(deployment_events, Reversed),
+    reverse(Reversed, Events).
+
+%!  note_event(+Host, +Step, +Result, +Notes) is det.
+%
+%   Something that happened in no time.
+
+note_event(Host, Step, Result, Notes) :-
+    effect(now, Time),
+    note(event(Time, Host, Step, Result, 0, Notes)).
+
+note(Event) :-
+    (   nb_current(deployment_events, Events), is_list(Events)
+    ->  b_setval(deployment_events, [Event|Events])
+    ;   true
+    ),
+    effect(emit(Event), _).
+
+begin_events(Group, Host) :-
+    findall(Id, member(step(Id, _, _, _), Group), Ids),
+    effect(emit(begin(Host, Ids)), _).
+
+%   Targets tell the time since they started: it is laid over the controller's at the group's beginning.
+
+report_events(Outcomes, Host, Time) :-
+    (   member(outcome(_, _, _, First, _), Outcomes), number(First) -> true ; First = 0 ),
+    report_each(Outcomes, Host, Time, First).
+
+report_each([], _, _, _).
+report_each([outcome(_, not_run, _, _, _)|Outcomes], Host, Time, First) :-
+    !,
+    report_each(Outcomes, Host, Time, First).
+report_each([outcome(Id, Result, Notes, Begin, End)|Outcomes], Host, Time, First) :-
+    (   number(Begin) -> At is Time + Begin - First ; At = Time ),
+    lasted(Begin, End, Seconds),
+    note(event(At, Host, Id, Result, Seconds, Notes)),
+    report_each(Outcomes, Host, Time, First).

@@ -1,0 +1,125 @@
+:- module(deployment_running,
+          [ stopping/4,                 % +Manner, +Context, +Call, -Result
+            starting/3,                 % +Context, +Call, -Result
+            draining/4,                 % +Timeout, +Context, +Call, -Result
+            hooking/3,                  % +Event, +Context, -Result
+            checking/4,                 % +Kind, +Context, +Call, -Result
+            status/4                    % +Depth, +Context, +Call, -Result
+          ]).
+
+/** <module> Stopping, starting, draining and checking on one host */
+
+:- autoload(library(lists), [member/2, memberchk/2]).
+:- use_module(plan, [stop_plan/3, start_plan/2, drain_plan/3, hooks_plan/4, check_plan/5, observed/2]).
+:- use_module(run, [run/3]).
+:- use_module(targets, [observing/3]).
+
+%!  stopping(+Manner, +Context, +Call, -Result) is det.
+%
+%   Manner as in stop_plan/3.  Connections that had to be cut, or a process that had to be killed, make it
+%   `force_stopped`; stop_service/2 asks for no more than `stopped`.
+
+stopping(Manner, Context, Call, Result) :-
+    observing(Context, Call, Seen),
+    (   Seen = failed(Reason)
+    ->  Result = error(stop_failed(Reason))
+    ;   stop_plan(Manner, Seen, Plan),
+        run(Plan, Context, report(Verdict, Outcomes, _)),
+        stop_result(Verdict, Manner, Outcomes, Result)
+    ).
+
+stop_result(completed, Manner, Outcomes, Result) :-
+    (   Manner \== stop, forced(Outcomes)
+    ->  Result = force_stopped
+    ;   Result = stopped
+    ).
+stop_result(failed(Step, Reason), _, _, error(Error)) :-
+    stop_error(Step, Reason, Error).
+
+forced(Outcomes) :- member(done(step(drain, _, _, _), failed(timeout), _, _), Outcomes), !.
+forced(Outcomes) :- member(done(step(stop, _, _, _), ok, Notes, _), Outcomes), memberchk(killed, Notes).
+
+stop_error(step(_, _, hook(pre_shutdown, Action, _), _), Reason, pre_shutdown_hook_failed(Failure)) :-
+    !,
+    Failure = error(hook_failed(Action, Reason)).
+stop_error(step(tell, _, _, _), Reason, drain_failed(Reason)) :- !.
+stop_error(_, Reason, stop_failed(Reason)).
+
+%!  starting(+Context, +Call, -Result) is det.
+%
+%   The active release.
+
+starting(Context, Call, Result) :-
+    observing(Context, Call, Seen),
+    (   Seen = failed(Reason)
+    ->  Result = error(start_failed(Reason))
+    ;   start_plan(Seen, Plan),
+        started(Plan, Context, Result)
+    ).
+
+started([], _, error(start_failed(not_deployed))) :- !.
+started(Plan, Context, Result) :-
+    run(Plan, Context, report(Verdict, _, _)),
+    (   Verdict = failed(_, Reason)
+    ->  Result = error(start_failed(Reason))
+    ;   Result = started
+    ).
+
+%!  draining(+Timeout, +Context, +Call, -Result) is det.
+
+draining(Timeout, Context, Call, Result) :-
+    observing(Context, Call, Seen),
+    (   Seen = failed(Reason)
+    ->  Result = error(Reason)
+    ;   drain_plan(Timeout, Seen, Plan),
+        run(Plan, Context, report(Verdict, _, _)),
+        drain_result(Verdict, Result)
+    ).
+
+drain_result(completed, drained).
+drain_result(failed(step(drain, _, _, _), timeout), timeout) :- !.
+drain_result(failed(_, Reason), error(Reason)).
+
+%!  hooking(+Event, +Context, -Result) is det.
+
+hooking(Event, Context, Result) :-
+    Context = context(Service, Host, _, _, _, _),
+    hooks_plan(Service, Host, Event, Plan),
+    run(Plan, Context, report(Verdict, _, _)),
+    hooks_result(Verdict, Result).
+
+hooks_result(completed, ok).
+hooks_result(failed(step(_, _, hook(_, Action, _), _), Reason), error(hook_failed(Action, Reason))).
+
+%!  checking(+Kind, +Context, +Call, -Result) is det.
+%
+%   Kind is `check` or `wait`.
+
+checking(Kind, Context, Call, Result) :-
+    Context = context(Service, Host, _, _, _, _),
+    check_plan(Kind, Service, Call, Host, Plan),
+    run(Plan, Context, report(Verdict, _, _)),
+    (   Verdict == completed
+    ->  Result = healthy
+    ;   Result = unhealthy
+    ).
+
+%!  status(+Depth, +Context, +Call, -Result) is det.
+%
+%   Depth `process` asks whether the process runs, `health` whether it answers too.
+
+status(Depth, Context, Call, Result) :-
+    observing(Context, Call, Seen),
+    status(Seen, Depth, Context, Call, Result).
+
+status(failed(Reason), _, _, _, unreachable(Reason)) :- !.
+status(Facts, _, _, _, stopped) :-
+    \+ observed(running(_), Facts),
+    !.
+status(_, process, _, _, running) :- !.
+status(_, health, Context, Call, Status) :-
+    checking(check, Context, [retries(1)|Call], Health),
+    (   Health == healthy
+    ->  Status = running
+    ;   Status = unhealthy
+    ).

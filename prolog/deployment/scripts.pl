@@ -1,0 +1,230 @@
+:- module(deployment_scripts,
+          [ script_text/3,              % +Context, +Steps, -Text
+            step_outcomes/4,            % +Steps, +Ending, +Lines, -Outcomes
+            remote_action/1,            % +Action
+            seconds_for/2,              % +Action, -Seconds
+            shell_words//1              % +Words
+          ]).
+
+/** <module> Steps as one POSIX sh script
+
+Steps that follow one another on a host without needing the controller become one script: the functions of
+`target.sh`, a few assignments, and a line a step.  What the script reports is read back into one outcome a
+step.  This is the only module that writes shell words.
+*/
+
+:- autoload(library(apply), [maplist/3, foldl/4, include/3]).
+:- autoload(library(lists), [member/2, reverse/2]).
+:- autoload(library(readutil), [read_file_to_string/3]).
+:- autoload(library(dcg/basics), [string//1]).
+
+%!  remote_words(+Action, -Words, -Seconds) is semidet.
+%
+%   The table of what can be done on a target: the function of `target.sh` with its arguments, and how many
+%   seconds it may take at most.  Text that is a command for the target's shell is a single word here too.
+
+remote_words(observe,           [observe],               30).
+remote_words(stage(Id, _, S),   [stage, Id],             S).
+remote_words(verify(Id, S),     [verify, Id],            S).
+remote_words(discard(Id),       [discard, Id],           60).
+remote_words(share(Id, Paths),  [share, Id|Paths],       30).
+remote_words(prepare(Id, C, S), [prepare, Id, C],        S).
+remote_words(command(C, S),     [run_command, C],        S).
+remote_words(signal(Name),      [signal, Name],          5).
+remote_words(drain(T),          [drain, Whole],          S) :- Whole is ceiling(T), S is T + 5.
+remote_words(stop(T),           [stop, Whole],           S) :- Whole is ceiling(T), S is T + 20.
+remote_words(link(current, Id), [link, current, Id],     15).
+remote_words(link(backup, Id),  [link, '.backup', Id],   15).
+remote_words(start(Id, T),      [start, Id, Whole],      S) :- Whole is ceiling(T), S is T + 15.
+remote_words(confirm(Id),       [confirm, Id],           15).
+remote_words(commit(Id),        [commit, Id],            15).
+remote_words(prune(Keep),       [prune, Keep],           60).
+remote_words(log_tail,          [log_tail],              15).
+remote_words(hook(Event, _, A), [hook, Event|Words],     S) :- remote_words(A, Words, S).
+
+%!  remote_action(+Action) is semidet.
+%
+%   True when Action is performed on the target, by a script.
+
+remote_action(Action) :-
+    remote_words(Action, _, _),
+    !.
+
+%!  seconds_for(+Action, -Seconds:number) is det.
+%
+%   The time limit of a remote action.
+
+seconds_for(Action, Seconds) :-
+    remote_words(Action, _, Seconds),
+    !.
+
+%!  script_text(+Context, +Steps, -Text:string) is det.
+%
+%   Text of the script that performs Steps, a list of `do(Id, Mode, Action)`.  Mode is `must`, or `may`
+%   for a step whose failure does not end the script.  Context is
+%   `context(Service, Host, Target, Dir, Port, Token)`; a Dir `~/…` is below the user's home there.
+
+script_text(context(Service, Host, _, Dir, Port, Token), Steps, Text) :-
+    prelude(Prelude),
+    phrase(( assignment(service, Service), assignment(host, Host), assignment(service_port, Port),
+             assignment(token, Token), directory(Dir, Service), step_lines(Steps) ),
+           Codes),
+    string_codes(Body, Codes),
+    string_concat(Prelude, Body, Text).
+
+assignment(Name, Value) -->
+    { atom_codes(Name, Codes) },
+    string(Codes), "=", shell_word(Value), "\n".
+
+directory(Dir, Service) -->
+    { sub_atom(Dir, 0, 2, _, '~/'), !,
+      sub_atom(Dir, 2, _, 0, Below),
+      atomic_list_concat([Below, /, Service], Path) },
+    "dir=$HOME/", shell_word(Path), "\n".
+directory(Dir, Service) -->
+    { atomic_list_concat([Dir, /, Service], Path) },
+    "dir=", shell_word(Path), "\n".
+
+step_lines([]) --> [].
+step_lines([do(Id, Mode, Action)|Steps]) -->
+    { remote_words(Action, Words, _), !,
+      mode_word(Mode, Function) },
+    shell_words([Function, Id|Words]), "\n",
+    step_lines(Steps).
+
+mode_word(must, step).
+mode_word(may, attempt).
+
+%!  shell_words(+Words:list)// is det.
+%
+%   Words as the shell reads them back: each one word, whatever it holds.
+
+shell_words([Word]) -->
+    !,
+    shell_word(Word).
+shell_words([Word|Words]) -->
+    shell_word(Word), " ",
+    shell_words(Words).
+
+shell_word(Word) -->
+    { format(codes(Codes), '~w', [Word]) },
+    "'", quoted(Codes), "'".
+
+quoted([]) --> [].
+quoted([0''|Codes]) --> !, "'\\''", quoted(Codes).
+quoted([Code|Codes]) --> [Code], quoted(Codes).
+
+:- dynamic prelude/1.
+
+load_prelude :-
+    prolog_load_context(directory, Here),
+    atomic_list_concat([Here, '/target.sh'], File),
+    read_file_to_string(File, Text, [encoding(utf8)]),
+    split_string(Text, "\n", "", Lines0),
+    include(code_line, Lines0, Lines),
+    atomic_list_concat(Lines, '\n', Short),
+    atom_string(Short, String0),
+    string_concat(String0, "\n", String),
+    retractall(prelude(_)),
+    assertz(prelude(String)).
+
+code_line(Line) :-
+    split_string(Line, "", " \t", [Bare]),
+    Bare \== "",
+    \+ sub_string(Bare, 0, 1, _, "#").
+
+:- load_prelude.
+
+%!  step_outcomes(+Steps, +Ending, +Lines, -Outcomes) is det.
+%
+%   Outcomes has one `outcome(Id, Result, Notes, Begin, End)` for each of Steps (see script_text/3).
+%   Result is `ok`, `failed(Reason)`, `unknown(Reason)` where the connection was lost before the step's
+%   report came (a script goes on after that), or `not_run` when an earlier step failed.  Begin and End are
+%   seconds since the target started, or `none`.  Ending says how the script ended:
+%   `done(ExitStatus, LastErrorLines)` or `cut(Reason)`.
+
+step_outcomes(Steps, Ending, Lines, Outcomes) :-
+    foldl(read_report, Lines, [], Reversed),
+    reverse(Reversed, Reports),
+    maplist(step_outcome(Reports, Ending), Steps, Outcomes).
+
+read_report(Line, Reports, [report(Id, Word, Rest, Time)|Reports]) :-
+    first_word(Line, Uptime, Rest0),
+    number_string(Time, Uptime),
+    first_word(Rest0, Word0, Rest1),
+    first_word(Rest1, Id0, Rest),
+    !,
+    atom_string(Word, Word0),
+    atom_string(Id, Id0).
+read_report(_, Reports, Reports).
+
+first_word(String, Word, Rest) :-
+    sub_string(String, Before, 1, After, " "),
+    !,
+    sub_string(String, 0, Before, _, Word),
+    sub_string(String, _, After, 0, Rest).
+first_word(String, String, "").
+
+step_outcome(Reports, Ending, do(Id, _, _), outcome(Id, Result, Notes, Begin, End)) :-
+    time_of(Id, begin, Reports, Begin),
+    time_of(Id, end, Reports, End),
+    findall(Note, ( member(Report, Reports), note(Id, Report, Note) ), Notes),
+    step_result(Id, Reports, Ending, Result).
+
+time_of(Id, Word, Reports, Time) :-
+    member(report(Id, Word, _, Time), Reports),
+    !.
+time_of(_, _, _, none).
+
+note(Id, report(Id, log, Text, _), log(Text)).
+note(Id, report(Id, line, Text, _), line(Text)).
+note(Id, report(Id, got, Text, _), Note) :-
+    split_string(Text, " ", "", [Name|Values]),
+    maplist([String, Atom]>>atom_string(Atom, String), [Name|Values], Words),
+    Note =.. Words.
+
+step_result(Id, Reports, _, Result) :-
+    member(report(Id, end, Text, _), Reports),
+    !,
+    first_word(Text, Word, Rest),
+    (   Word == "ok"
+    ->  Result = ok
+    ;   failure(Id, Reports, Rest, Reason),
+        Result = failed(Reason)
+    ).
+step_result(_, _, cut(Reason), unknown(Reason)) :- !.
+step_result(Id, Reports, done(Status, Lines), failed(command_failed(Status, Lines))) :-
+    ( Reports == [] ; memberchk(report(Id, begin, _, _), Reports) ),
+    !.
+step_result(_, _, _, not_run).
+
+%   The reason as a term, from the words in which target.sh gives it.
+
+failure(Id, Reports, Text, Reason) :-
+    first_word(Text, Word, Rest),
+    (   reason(Word, Rest, Reason0)
+    ->  Reason = Reason0
+    ;   Word == "command_failed"
+    ->  number_or(Rest, 1, Code),
+        lines_of(Id, Reports, Lines),
+        Reason = command_failed(Code, Lines)
+    ;   Reason = command_failed(1, [Text])
+    ).
+
+reason("no_space", _, no_space).
+reason("timeout", _, timeout).
+reason("skipped", _, skipped).
+reason("not_deployed", _, not_deployed).
+reason("verification_failed", File, verification_failed(Atom)) :- atom_string(Atom, File).
+reason("already_running", Release, already_running(Atom)) :- atom_string(Atom, Release).
+reason("port_in_use", Port, port_in_use(Number)) :- number_or(Port, 0, Number).
+reason("not_listening", Port, not_listening(Number)) :- number_or(Port, 0, Number).
+reason("exited", Code, exited(Number)) :- number_or(Code, unknown, Number).
+
+number_or(Text, _, Number) :-
+    number_string(Number, Text),
+    !.
+number_or(_, Default, Default).
+
+lines_of(Id, Reports, Lines) :-
+    findall(Text, member(report(Id, line, Text, _), Reports), Lines).

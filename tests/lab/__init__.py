@@ -1,0 +1,1 @@
+"""Real hosts to test on: namespaces of this machine, each with an OpenSSH server."""

@@ -1,0 +1,442 @@
+"""Prolog inside this process: started when first used, asked from any thread.
+
+A query runs on the thread that asks. Python's main thread keeps Prolog's main engine; any other
+thread borrows an engine from a pool for the time of the call, so none is left behind when a
+thread ends. An open iteration owns an engine, may be resumed from any thread, and gives it back
+when it is exhausted, closed or forgotten. A foreign predicate may ask in its turn: that query
+nests on the engine that called it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import importlib
+import importlib.util
+import os
+import shutil
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic, sleep
+from types import ModuleType
+from typing import Any, Final, TypeVar
+from weakref import WeakSet
+
+from unifyweaver_py import _interrupts
+from unifyweaver_py._clib import (
+    CLEANUP_NO_CANCEL,
+    CLEANUP_NO_RECLAIM_MEMORY,
+    MAIN_ENGINE,
+    CLib,
+)
+from unifyweaver_py._errors import EngineUnavailable, LoadError, LoadProblem, PrologNotFound
+from unifyweaver_py._paths import prolog_dir
+from unifyweaver_py._queries import Cursor, Queries
+from unifyweaver_py._terms import Term, Value
+
+T = TypeVar("T")
+
+DEFAULT_MODULE: Final = "deployment_user"
+
+_NONE: Final = -1  # what Prolog calls the engine of a thread that has none
+_OLDEST: Final = 90000  # 9.0.0
+_OPTIONS: Final = (b"-q", b"-f", b"none", b"--no-packs", b"--no-signals")
+_IDLE_ENGINES: Final = 16
+_EXIT_SECONDS: Final = 1.0
+
+
+class Engine:
+    """The Prolog engine of this process. `engine()` returns the one there is."""
+
+    def __init__(self, clib: CLib) -> None:
+        self._clib = clib
+        self._main = threading.main_thread().ident
+        self._interrupts = _interrupts.Interrupts(self._interrupt)
+        self._queries = Queries(clib, self._interrupts)
+        self._idle: list[_PrologEngine] = []
+        self._busy: set[_PrologEngine] = set()
+        self._iterations: WeakSet[_Iteration] = WeakSet()
+        self._closed = ""
+
+    def query(
+        self,
+        goal: str | Term,
+        bindings: Mapping[str, Value] | None = None,
+        module: str = DEFAULT_MODULE,
+    ) -> Iterator[dict[str, Value]]:
+        """Return the solutions of a goal, one dict of the goal's named variables each.
+
+        Solutions are fetched ahead in chunks that grow from 8 to 1024. The iterator may be
+        dropped half-way, and may be continued on another thread.
+
+        Args:
+            goal: Prolog text, or a term.
+            bindings: values for variables of the goal; these are not part of the solutions,
+                nor are variables whose name starts with `_`.
+            module: where the goal's predicates are looked up.
+
+        Raises:
+            PrologError: the goal is no Prolog text, or it raised.
+            ValueError: `bindings` names a variable that the goal does not have.
+            TypeError: a value has no Prolog counterpart.
+        """
+        iteration = _Iteration(self, goal, dict(bindings or {}), module)
+        try:
+            while iteration.more:
+                yield from iteration.chunk()
+        finally:
+            iteration.close()
+
+    def once(
+        self,
+        goal: str | Term,
+        bindings: Mapping[str, Value] | None = None,
+        module: str = DEFAULT_MODULE,
+        *,
+        on_interrupt: Callable[[], object] | None = None,
+    ) -> dict[str, Value] | None:
+        """Return the first solution of a goal, or None.
+
+        Args:
+            goal, bindings, module: as for `query`.
+            on_interrupt: called at the first Ctrl-C, after which the answer is waited for all the
+                same; a second Ctrl-C raises at once and leaves the goal to itself. Without it the
+                first Ctrl-C ends the goal.
+
+        Raises:
+            KeyboardInterrupt: at Ctrl-C, on Python's main thread.
+            PrologError, ValueError, TypeError: as for `query`.
+            Exception: whatever a Python function called by the goal raised.
+        """
+        if on_interrupt is not None and threading.get_ident() == self._main:
+            return self._apart(goal, bindings or {}, module, on_interrupt)
+        result: dict[str, Value] | None = self.run(
+            self._queries.once, goal, bindings or {}, module
+        )
+        return result
+
+    def register(
+        self, module: str, name: str, arity: int, function: Callable[..., Value]
+    ) -> None:
+        """Define the predicate `module:name/arity` by a Python function.
+
+        The function gets the first `arity - 1` arguments as Python values; what it returns is
+        unified with the last one. It may be called on several threads at a time, and may use this
+        engine. What it raises passes through Prolog as
+        `error(python_error(Id, Class, Text), _)`; uncaught there, the same exception is raised
+        again where the goal was asked.
+        """
+        if arity < 1:
+            raise ValueError("a foreign predicate needs a last argument for its result")
+        self.run(self._queries.register, module, name, arity, function)
+
+    def consult(self, path: str | Path) -> None:
+        """Load a trusted Prolog file into `user`; its directives run.
+
+        Raises:
+            LoadError: the file is missing, or loading it printed errors or warnings.
+        """
+        file = os.fspath(path)
+        solution = self.once(
+            "deployment_engine:load(File, Problems)", {"File": file}, module="user"
+        )
+        self._refuse(solution, file)
+
+    def open_library(self, folder: str) -> None:
+        """Find Prolog libraries in a folder, and import `library(deployment_glue)` if it is there.
+
+        Raises:
+            LoadError: a file of the library printed errors or warnings.
+        """
+        solution = self.once(
+            "deployment_engine:open_library(Folder, Module, Problems)",
+            {"Folder": folder, "Module": DEFAULT_MODULE},
+            module="user",
+        )
+        self._refuse(solution, folder)
+
+    def _refuse(self, solution: dict[str, Value] | None, file: str) -> None:
+        """Raise what was reported while a file was loaded."""
+        self.run(self._queries.forget_goals)
+        problems: Any = solution["Problems"] if solution else []
+        if problems:
+            raise LoadError(file, tuple(_problem(problem, file) for problem in problems))
+
+    # Which Prolog engine a thread uses
+
+    def run(self, work: Callable[..., T], *args: Any) -> T:
+        """Call `work` with a Prolog engine current on this thread."""
+        if self._closed:
+            raise EngineUnavailable(self._closed)
+        own = self._clib.thread_self()
+        if threading.get_ident() == self._main:
+            return self._interrupts.run(own if own != _NONE else self._adopt_main(), work, *args)
+        if own != _NONE:
+            return work(*args)
+        engine = self.take()
+        try:
+            return self._switched(engine, work, *args)
+        finally:
+            self.give_back(engine)
+
+    def using(self, engine: _PrologEngine, work: Callable[..., T], *args: Any) -> T:
+        """Call `work` with this engine current."""
+        if threading.get_ident() == self._main:
+            return self._interrupts.run(engine.thread, self._switched, engine, work, *args)
+        return self._switched(engine, work, *args)
+
+    def _switched(self, engine: _PrologEngine, work: Callable[..., T], *args: Any) -> T:
+        set_engine = self._clib.set_engine
+        before = ctypes.c_void_p()
+        if set_engine(engine.handle, ctypes.byref(before)):
+            raise EngineUnavailable("this Prolog engine is in use by another thread")
+        self._busy.add(engine)
+        try:
+            return work(*args)
+        finally:
+            self._busy.discard(engine)
+            set_engine(before, None)
+
+    def _adopt_main(self) -> int:
+        """Make Prolog's main engine that of Python's main thread, and return its identifier."""
+        if self._clib.set_engine(MAIN_ENGINE, None):
+            raise EngineUnavailable("Prolog's main engine is in use by another thread")
+        return int(self._clib.thread_self())
+
+    def take(self) -> _PrologEngine:
+        """Return an engine of the pool, or a new one."""
+        if self._closed:
+            raise EngineUnavailable(self._closed)
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._create()
+
+    def _create(self) -> _PrologEngine:
+        clib = self._clib
+        handle = clib.create_engine(None)
+        if not handle:
+            raise EngineUnavailable("Prolog has no engine to spare")
+        before = ctypes.c_void_p()
+        clib.set_engine(handle, ctypes.byref(before))
+        thread = clib.thread_self()
+        clib.set_engine(before, None)
+        return _PrologEngine(handle, thread)
+
+    def give_back(self, engine: _PrologEngine) -> None:
+        """Return an engine to the pool."""
+        if self._closed:
+            return
+        if len(self._idle) < _IDLE_ENGINES:
+            self._idle.append(engine)
+        else:
+            self._clib.destroy_engine(engine.handle)
+
+    def detach(self) -> None:
+        """Leave Prolog's main engine to Python's main thread, if this is another one."""
+        if threading.get_ident() != self._main:
+            self._clib.set_engine(None, None)
+
+    def close(self) -> None:
+        """End Prolog at the end of the process. Whatever still runs gets one second to stop."""
+        if self._closed:
+            return
+        for iteration in list(self._iterations):
+            iteration.close()
+        self._queries.closed = True
+        self._stop_busy()
+        self._interrupts.close()
+        try:
+            alone = self.once("deployment_engine:finish", module="user") is not None
+        finally:
+            self._closed = "Python is ending"
+        if self._busy or not alone:
+            return
+        while self._idle:
+            self._clib.destroy_engine(self._idle.pop().handle)
+        self._clib.cleanup(CLEANUP_NO_RECLAIM_MEMORY | CLEANUP_NO_CANCEL)
+
+    def _stop_busy(self) -> None:
+        deadline = monotonic() + _EXIT_SECONDS
+        while self._busy and monotonic() < deadline:
+            for engine in list(self._busy):
+                self._interrupt(engine.thread)
+            sleep(0.02)
+
+    def abandon(self) -> None:
+        """Refuse to work from now on: this is a forked process, which has none of the threads."""
+        self._closed = "Prolog does not survive a fork; start a new process (spawn) instead"
+
+    def _interrupt(self, thread: int) -> None:
+        self.once(Term("interrupt", (thread,)), module="deployment_engine")
+
+    def _apart(
+        self,
+        goal: str | Term,
+        bindings: Mapping[str, Value],
+        module: str,
+        on_interrupt: Callable[[], object],
+    ) -> dict[str, Value] | None:
+        """Ask on another thread, so that the main thread is free for Ctrl-C."""
+        outcome: list[Any] = [None, None]
+        done = threading.Event()
+
+        def ask() -> None:
+            try:
+                outcome[0] = self.once(goal, bindings, module)
+            except BaseException as error:  # raised again by the thread that waits
+                outcome[1] = error
+            finally:
+                done.set()
+
+        threading.Thread(target=ask, name="prolog-operation", daemon=True).start()
+        _interrupts.wait(done, on_interrupt)
+        result, error = outcome
+        if error is not None:
+            raise error
+        return result  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, slots=True)
+class _PrologEngine:
+    """A Prolog engine: its handle, and the identifier by which Prolog code knows it."""
+
+    handle: int
+    thread: int
+
+
+class _Iteration:
+    """The solutions of one goal, on an engine of their own."""
+
+    def __init__(
+        self, engine: Engine, goal: str | Term, bindings: dict[str, Value], module: str
+    ) -> None:
+        self._engine = engine
+        self._goal = (goal, bindings, module)
+        self._prolog: _PrologEngine | None = engine.take()
+        self._cursor: Cursor | None = None
+        self.more = True
+        engine._iterations.add(self)
+
+    def chunk(self) -> list[dict[str, Value]]:
+        if self._prolog is None:  # closed, by the end of the process
+            self.more = False
+            return []
+        return self._engine.using(self._prolog, self._next)
+
+    def _next(self) -> list[dict[str, Value]]:
+        if self._cursor is None:
+            self._cursor = self._engine._queries.open(*self._goal)
+        rows = self._cursor.chunk()
+        self.more = self._cursor.more
+        if not self.more:
+            self._cursor.close()
+        return rows
+
+    def close(self) -> None:
+        prolog, self._prolog = self._prolog, None
+        if prolog is None or self._engine._closed:
+            return
+        if self._cursor is not None and self._cursor.open:
+            self._engine.using(prolog, self._cursor.close)
+        self._engine.give_back(prolog)
+
+
+def _problem(problem: Any, file: str) -> LoadProblem:
+    kind, where, line, text = problem.args
+    return LoadProblem(kind, where or file, line, text.strip())
+
+
+_engine: Engine | None = None
+_starting: Final = threading.Lock()
+
+
+def engine() -> Engine:
+    """Return the Prolog engine of this process; the first call starts it.
+
+    Raises:
+        PrologNotFound: SWI-Prolog is missing, or older than 9.0.
+        EngineUnavailable: this process is a fork of one that had started Prolog.
+    """
+    global _engine
+    if _engine is None:
+        with _starting:
+            if _engine is None:
+                _engine = _start()
+                _engine.detach()
+                atexit.register(_engine.close)
+                os.register_at_fork(after_in_child=_engine.abandon)
+    return _engine
+
+
+def _start() -> Engine:
+    core = _load_core()
+    clib = CLib(core._lib._name)
+    _initialise(clib, core.SWI_HOME_DIR)
+    _adopt_package(core)
+    started = Engine(clib)
+    folder = str(prolog_dir())
+    for flag in ("debug_on_error", "report_error"):
+        started.once(Term("set_prolog_flag", (flag, False)), module="user")
+    started.once(Term("load_files", (f"{folder}/deployment/engine.pl", [])), module="user")
+    started.open_library(folder)
+    return started
+
+
+def _load_core() -> Any:
+    """Load pyswip's bindings without running its package, which would start Prolog its own way."""
+    if "pyswip" in sys.modules:
+        return importlib.import_module("pyswip.core")
+    spec = importlib.util.find_spec("pyswip")
+    if spec is None or spec.submodule_search_locations is None:
+        raise PrologNotFound("the Python package pyswip is missing: pip install pyswip")
+    stub = ModuleType("pyswip")
+    stub.__path__ = list(spec.submodule_search_locations)
+    leave = sys.exit
+    sys.modules["pyswip"] = stub
+    try:
+        return importlib.import_module("pyswip.core")
+    except PrologNotFound:
+        raise
+    except Exception as error:  # pyswip raises plain exceptions when it finds no library
+        raise PrologNotFound(_how_to_install(str(error))) from error
+    finally:
+        del sys.modules["pyswip"]
+        sys.exit = leave
+
+
+def _initialise(clib: CLib, home: str | None) -> None:
+    version = clib.version(1)
+    if version < _OLDEST:
+        found = f"{version // 10000}.{version // 100 % 100}.{version % 100}"
+        raise PrologNotFound(_how_to_install(f"SWI-Prolog {found} is too old"))
+    if clib.is_initialised(None, None):
+        return
+    arguments = [b"unifyweaver", *_OPTIONS]
+    if home:
+        arguments.append(b"--home=" + os.fsencode(home))
+    array = (ctypes.c_char_p * (len(arguments) + 1))(*arguments, None)
+    if not clib.initialise(len(arguments), ctypes.addressof(array)):
+        raise PrologNotFound(_how_to_install("SWI-Prolog could not be started"))
+
+
+def _adopt_package(core: Any) -> None:
+    """Complete pyswip for whoever else uses it; ending Prolog is ours."""
+    leave = sys.exit
+    package: Any = importlib.import_module("pyswip")
+    package.core = core
+    sys.exit = leave
+    atexit.unregister(core.cleanupProlog)
+
+
+def _how_to_install(problem: str) -> str:
+    if sys.platform == "darwin":
+        command = "brew install swi-prolog"
+    elif shutil.which("dnf"):
+        command = "sudo dnf install pl"
+    else:
+        command = "sudo apt-get install swi-prolog-nox"
+    return f"{problem}. SWI-Prolog 9.0 or newer is needed: {command}"

@@ -1,0 +1,178 @@
+"""Ctrl-C while Python's main thread runs Prolog.
+
+Python delivers a signal to the main thread between two of its instructions: while the thread is
+inside Prolog, never; on the way into a foreign predicate, where an exception would be lost. So
+for the time of a query SIGINT has a handler that takes a note, or raises where it is safe: inside
+the function behind a foreign predicate. Meanwhile a second thread reads the wake-up pipe, on
+which the signal arrives at once, and has Prolog unwind the query.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from time import monotonic
+from types import FrameType
+from typing import Any, Final, TypeVar
+
+try:  # without the enumerations of `signal`, which cost more than a query
+    import _signal as _quick
+except ImportError:
+    _quick = signal  # type: ignore[misc]
+
+T = TypeVar("T")
+
+_SETTLE: Final = 0  # no signal has this number, nor the next
+_CLOSE: Final = 255
+_SETTLE_SECONDS: Final = 1.0
+_ECHO_SECONDS: Final = 0.02
+
+
+class Interrupts:
+    """Turns SIGINT on the main thread into the end of the query that runs there.
+
+    Args:
+        send: makes the Prolog engine of this identifier unwind; called on another thread.
+    """
+
+    def __init__(self, send: Callable[[int], None]) -> None:
+        self.active = False
+        self.flagged = False
+        self.inside = False
+        self._send = send
+        self._targets: list[int] = []
+        self._sent = False
+        self._echo_until = 0.0
+        self._lock = threading.Lock()
+        self._settled = threading.Event()
+        self._main = threading.main_thread().ident or 0
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._write, False)
+        self._outer_wakeup = -1
+        self._watcher: threading.Thread | None = None
+
+    def run(self, target: int, work: Callable[..., T], *args: Any) -> T:
+        """Run `work` on the main thread; `target` is the Prolog engine it uses.
+
+        Raises:
+            KeyboardInterrupt: SIGINT arrived, whether or not the query noticed.
+        """
+        if self.active:
+            return self._run_nested(target, work, args)
+        previous = _quick.getsignal(signal.SIGINT)
+        if not callable(previous):
+            return work(*args)
+        _quick.signal(signal.SIGINT, self._note)
+        self._outer_wakeup = _quick.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        self._begin(target)
+        try:
+            result = work(*args)
+        finally:
+            with self._lock:
+                self.active = False
+            _quick.set_wakeup_fd(self._outer_wakeup)
+            _quick.signal(signal.SIGINT, previous)
+            if self.flagged or self._sent:
+                self._settle()
+        if self.flagged:
+            raise KeyboardInterrupt
+        return result
+
+    def close(self) -> None:
+        """End the second thread."""
+        if self._watcher is not None:
+            os.write(self._write, bytes([_CLOSE]))
+            self._watcher.join(_SETTLE_SECONDS)
+
+    def _begin(self, target: int) -> None:
+        if self._watcher is None:
+            self._watcher = threading.Thread(target=self._watch, name="ctrl-c", daemon=True)
+            self._watcher.start()
+        self.flagged = False
+        self.inside = False
+        self._sent = False
+        self._echo_until = 0.0
+        self._targets = [target]
+        self.active = True
+
+    def _run_nested(self, target: int, work: Callable[..., T], args: tuple[Any, ...]) -> T:
+        inside, self.inside = self.inside, False
+        self._targets.append(target)
+        try:
+            result = work(*args)
+        finally:
+            self._targets.pop()
+            self.inside = inside
+        if self.flagged:
+            raise KeyboardInterrupt
+        return result
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        first = not self.flagged
+        self.flagged = True
+        if self.inside and (first or monotonic() > self._echo_until):
+            raise KeyboardInterrupt
+
+    def _settle(self) -> None:
+        """Let the watcher read what it was sent, so that none of it hits the next query."""
+        self._settled.clear()
+        os.write(self._write, bytes([_SETTLE]))
+        self._settled.wait(_SETTLE_SECONDS)
+
+    def _watch(self) -> None:
+        while data := os.read(self._read, 512):
+            for number in data:
+                if number == _CLOSE:
+                    return
+                if number == _SETTLE:
+                    self._settled.set()
+                    continue
+                if number == signal.SIGINT:
+                    self._interrupt()
+                self._forward(number)
+
+    def _interrupt(self) -> None:
+        with self._lock:
+            if not self.active or self.inside or monotonic() < self._echo_until:
+                return
+            self._sent = True
+            self._send(self._targets[-1])
+            self._echo_until = monotonic() + _ECHO_SECONDS
+        # A builtin that sleeps or reads looks for its interrupt only when a signal wakes it up.
+        signal.pthread_kill(self._main, signal.SIGINT)
+
+    def _forward(self, number: int) -> None:
+        if self._outer_wakeup < 0:
+            return
+        try:
+            os.write(self._outer_wakeup, bytes([number]))
+        except OSError:  # full, or closed since: its reader is awake or gone
+            self._outer_wakeup = -1
+
+
+def wait(done: threading.Event, on_interrupt: Callable[[], object]) -> None:
+    """Wait on the main thread. The first SIGINT calls `on_interrupt`, a second one raises.
+
+    Raises:
+        KeyboardInterrupt: at the second SIGINT.
+    """
+    count = 0
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal count
+        count += 1
+        if count > 1:
+            raise KeyboardInterrupt
+        on_interrupt()
+
+    previous = signal.getsignal(signal.SIGINT)
+    if not callable(previous):
+        done.wait()
+        return
+    signal.signal(signal.SIGINT, handle)
+    try:
+        done.wait()
+    finally:
+        signal.signal(signal.SIGINT, previous)

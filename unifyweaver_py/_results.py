@@ -1,0 +1,108 @@
+"""What operations give back: frozen results with their events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from unifyweaver_py._terms import Term, Value, write_term
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One step on one host.
+
+    Attributes:
+        time: when it began, in seconds since the epoch.
+        host: the host's name.
+        step: the step's id in the plan; ``result`` for the host's result at the end.
+        outcome: ``ok``, ``failed(Reason)``, ``unknown(Reason)``, or the result itself.
+        seconds: how long it took.
+        notes: what was found on the way: ``probe(Url, StatusOrReason)``, ``log(Line)`` of the
+            service's log, ``line(Text)`` of a command's output, and more.
+    """
+
+    time: float
+    host: str
+    step: str
+    outcome: Value
+    seconds: float
+    notes: tuple[Value, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the step was done."""
+        return self.outcome == "ok"
+
+    def __str__(self) -> str:
+        return f"{self.host}: {self.step}: {text(self.outcome)} ({self.seconds:.2f} s)"
+
+
+@dataclass(frozen=True)
+class Result:
+    """The outcome of an operation.
+
+    Attributes:
+        term: the result term, as the predicate of the same name gives it.
+        ok: whether nobody was left worse than asked.
+        events: the steps on all hosts, in order of time.
+    """
+
+    term: Value
+    ok: bool
+    events: tuple[Event, ...] = ()
+
+    def __str__(self) -> str:
+        return text(self.term)
+
+    @property
+    def hosts(self) -> dict[str, Value]:
+        """The result of each host."""
+        return {event.host: event.outcome for event in self.events if event.step == "result"}
+
+    def _repr_html_(self) -> str:
+        from unifyweaver_py.notebook import result_html
+
+        return result_html(self)
+
+
+@dataclass(frozen=True)
+class HostResults(Result):
+    """The outcome on several hosts; iterates over ``result(Host, Status)`` terms."""
+
+    def __iter__(self) -> Iterator[Term]:
+        match self.term:
+            case list(results):
+                return iter(results)
+        raise TypeError(f"not a list of results: {self}")
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+
+Listener = Callable[[Any], None]
+"""Called with an `Event` for each step that ended, and `Begin` for steps that begin."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Steps that begin on a host, as one script."""
+
+    host: str
+    steps: tuple[str, ...]
+
+
+def text(value: Value) -> str:
+    """Return a value as Prolog writes it, quoted where needed."""
+    return write_term(value)
+
+
+def event_of(value: Any) -> Event | Begin:
+    """Return the event of a term that Prolog emitted."""
+    match value:
+        case Term("event", (time, str(host), str(step), outcome, seconds, list(notes))):
+            return Event(float(time), host, step, outcome, float(seconds), tuple(notes))  # type: ignore[arg-type]
+        case Term("begin", (str(host), list(steps))):
+            return Begin(host, tuple(str(step) for step in steps))
+    raise TypeError(f"not an event: {value}")
