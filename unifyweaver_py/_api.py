@@ -209,7 +209,7 @@ def declare_service_hosts(
 def service_config(name: str) -> Options | None: ...
 @overload
 def service_config() -> Iterator[tuple[str, Options]]: ...
-def service_config(name: str | None = None) -> Options | None | Iterator[tuple[str, Options]]:
+def service_config(name: str | None = None) -> Any:
     """Return a service's options, or iterate over ``(service, options)``."""
     return _facts("service_config(Service, Value)", name, _dict)
 
@@ -327,7 +327,10 @@ def store_deployed_hash(service: str, deployed: str) -> None:
 
 
 def deployed_hash(service: str | None = None, host: str | None = None) -> Any:
-    """Return the release hash last seen active, on a host or where all hosts agree; or iterate over ``(service, hash)``."""
+    """Return the release hash last seen active, on a host or where all hosts agree.
+
+    Without a service, iterate over ``(service, hash)``.
+    """
     return _hashes("deployed_hash", service, host)
 
 
@@ -442,7 +445,10 @@ def graceful_stop(service: str, **options: OptionValue) -> Result:
 
 
 def drain_connections(service: str, **options: OptionValue) -> Result:
-    """Wait until nobody is connected, ``timeout`` (30) seconds at most: ``drained``, ``timeout`` or ``error(Reason)``."""
+    """Wait until nobody is connected, for ``timeout`` (30) seconds at most.
+
+    The result is ``drained``, ``timeout`` or ``error(Reason)``.
+    """
     return _operate("drain_connections", service, options=options)
 
 

@@ -29,7 +29,8 @@ CVT_VARIABLE: Final = 0x40
 CVT_WRITE: Final = 0x80
 REP_UTF8: Final = 0x00100000
 
-QUERY_FLAGS: Final = 0x0004 | 0x0008 | 0x0040  # no debugger, catch exceptions, extended status
+# Normal, not without debugger, where no exception hook runs; exceptions caught; extended status.
+QUERY_FLAGS: Final = 0x0002 | 0x0008 | 0x0040
 EXCEPTION: Final = -1
 FALSE: Final = 0
 TRUE: Final = 1  # with more solutions to come

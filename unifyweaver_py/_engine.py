@@ -1,10 +1,12 @@
 """Prolog inside this process: started when first used, asked from any thread.
 
-A query runs on the thread that asks. Python's main thread keeps Prolog's main engine; any other
-thread borrows an engine from a pool for the time of the call, so none is left behind when a
-thread ends. An open iteration owns an engine, may be resumed from any thread, and gives it back
-when it is exhausted, closed or forgotten. A foreign predicate may ask in its turn: that query
-nests on the engine that called it.
+A query runs on the thread that asks. Python's main thread has Prolog's main engine; any other
+thread makes an engine when it first asks, and destroys it when it ends. An open iteration has an
+engine to itself until it is exhausted, closed or forgotten, so that any number may be open side by
+side. A foreign predicate may ask in its turn: that query nests on the engine that called it.
+
+An engine stays on the thread that made it: Prolog measures its C stack against that thread's, and
+aborts the process on another one.
 """
 
 from __future__ import annotations
@@ -17,13 +19,13 @@ import os
 import shutil
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
 from types import ModuleType
 from typing import Any, Final, TypeVar
-from weakref import WeakSet
 
 from unifyweaver_py import _interrupts
 from unifyweaver_py._clib import (
@@ -55,11 +57,10 @@ class Engine:
         self._clib = clib
         self._main = threading.main_thread().ident
         self._interrupts = _interrupts.Interrupts(self._interrupt)
-        self._queries = Queries(clib, self._interrupts)
-        self._idle: list[_PrologEngine] = []
+        self.queries = Queries(clib, self._interrupts)
+        self._local = threading.local()
         self._busy: set[_PrologEngine] = set()
-        self._iterations: WeakSet[_Iteration] = WeakSet()
-        self._closed = ""
+        self.closed = ""
 
     def query(
         self,
@@ -70,7 +71,7 @@ class Engine:
         """Return the solutions of a goal, one dict of the goal's named variables each.
 
         Solutions are fetched ahead in chunks that grow from 8 to 1024. The iterator may be
-        dropped half-way, and may be continued on another thread.
+        dropped half-way. It can't be continued on another thread.
 
         Args:
             goal: Prolog text, or a term.
@@ -83,12 +84,12 @@ class Engine:
             ValueError: `bindings` names a variable that the goal does not have.
             TypeError: a value has no Prolog counterpart.
         """
-        iteration = _Iteration(self, goal, dict(bindings or {}), module)
+        opened = _OpenQuery(self, goal, bindings or {}, module)
         try:
-            while iteration.more:
-                yield from iteration.chunk()
+            while opened.more:
+                yield from opened.chunk()
         finally:
-            iteration.close()
+            opened.thread.end(opened)
 
     def once(
         self,
@@ -114,7 +115,7 @@ class Engine:
         if on_interrupt is not None and threading.get_ident() == self._main:
             return self._apart(goal, bindings or {}, module, on_interrupt)
         result: dict[str, Value] | None = self.run(
-            self._queries.once, goal, bindings or {}, module
+            self.queries.once, goal, bindings or {}, module
         )
         return result
 
@@ -131,7 +132,7 @@ class Engine:
         """
         if arity < 1:
             raise ValueError("a foreign predicate needs a last argument for its result")
-        self.run(self._queries.register, module, name, arity, function)
+        self.run(self.queries.register, module, name, arity, function)
 
     def consult(self, path: str | Path) -> None:
         """Load a trusted Prolog file into `user`; its directives run.
@@ -160,7 +161,7 @@ class Engine:
 
     def _refuse(self, solution: dict[str, Value] | None, file: str) -> None:
         """Raise what was reported while a file was loaded."""
-        self.run(self._queries.forget_goals)
+        self.run(self.queries.forget_goals)
         problems: Any = solution["Problems"] if solution else []
         if problems:
             raise LoadError(file, tuple(_problem(problem, file) for problem in problems))
@@ -169,18 +170,27 @@ class Engine:
 
     def run(self, work: Callable[..., T], *args: Any) -> T:
         """Call `work` with a Prolog engine current on this thread."""
-        if self._closed:
-            raise EngineUnavailable(self._closed)
+        if self.closed:
+            raise EngineUnavailable(self.closed)
         own = self._clib.thread_self()
         if threading.get_ident() == self._main:
             return self._interrupts.run(own if own != _NONE else self._adopt_main(), work, *args)
         if own != _NONE:
             return work(*args)
-        engine = self.take()
+        thread = self.thread()
+        engine = thread.take()
         try:
             return self._switched(engine, work, *args)
         finally:
-            self.give_back(engine)
+            thread.give_back(engine)
+
+    def thread(self) -> _Thread:
+        """Return what belongs to the thread that calls."""
+        try:
+            thread: _Thread = self._local.thread
+        except AttributeError:
+            thread = self._local.thread = _Thread(self)
+        return thread
 
     def using(self, engine: _PrologEngine, work: Callable[..., T], *args: Any) -> T:
         """Call `work` with this engine current."""
@@ -206,33 +216,21 @@ class Engine:
             raise EngineUnavailable("Prolog's main engine is in use by another thread")
         return int(self._clib.thread_self())
 
-    def take(self) -> _PrologEngine:
-        """Return an engine of the pool, or a new one."""
-        if self._closed:
-            raise EngineUnavailable(self._closed)
-        try:
-            return self._idle.pop()
-        except IndexError:
-            return self._create()
-
-    def _create(self) -> _PrologEngine:
+    def create(self) -> _PrologEngine:
+        """Return a new engine, which belongs to the thread that calls."""
         clib = self._clib
-        handle = clib.create_engine(None)
+        handle = None if self.closed else clib.create_engine(None)
         if not handle:
-            raise EngineUnavailable("Prolog has no engine to spare")
+            raise EngineUnavailable(self.closed or "Prolog has no engine to spare")
         before = ctypes.c_void_p()
         clib.set_engine(handle, ctypes.byref(before))
-        thread = clib.thread_self()
+        number = clib.thread_self()
         clib.set_engine(before, None)
-        return _PrologEngine(handle, thread)
+        return _PrologEngine(handle, number)
 
-    def give_back(self, engine: _PrologEngine) -> None:
-        """Return an engine to the pool."""
-        if self._closed:
-            return
-        if len(self._idle) < _IDLE_ENGINES:
-            self._idle.append(engine)
-        else:
+    def destroy(self, engine: _PrologEngine) -> None:
+        """Destroy an idle engine, on the thread that made it."""
+        if not self.closed:
             self._clib.destroy_engine(engine.handle)
 
     def detach(self) -> None:
@@ -242,21 +240,18 @@ class Engine:
 
     def close(self) -> None:
         """End Prolog at the end of the process. Whatever still runs gets one second to stop."""
-        if self._closed:
+        if self.closed:
             return
-        for iteration in list(self._iterations):
-            iteration.close()
-        self._queries.closed = True
+        self.thread().close()
+        self.queries.closed = True
         self._stop_busy()
         self._interrupts.close()
         try:
             alone = self.once("deployment_engine:finish", module="user") is not None
         finally:
-            self._closed = "Python is ending"
+            self.closed = "Python is ending"
         if self._busy or not alone:
             return
-        while self._idle:
-            self._clib.destroy_engine(self._idle.pop().handle)
         self._clib.cleanup(CLEANUP_NO_RECLAIM_MEMORY | CLEANUP_NO_CANCEL)
 
     def _stop_busy(self) -> None:
@@ -268,7 +263,7 @@ class Engine:
 
     def abandon(self) -> None:
         """Refuse to work from now on: this is a forked process, which has none of the threads."""
-        self._closed = "Prolog does not survive a fork; start a new process (spawn) instead"
+        self.closed = "Prolog does not survive a fork; start a new process (spawn) instead"
 
     def _interrupt(self, thread: int) -> None:
         self.once(Term("interrupt", (thread,)), module="deployment_engine")
@@ -308,41 +303,92 @@ class _PrologEngine:
     thread: int
 
 
-class _Iteration:
+class _Thread:
+    """The Prolog engines that one Python thread has made, and its open iterations."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._idle: list[_PrologEngine] = []
+        self._open: set[_OpenQuery] = set()
+        self._forgotten: deque[_OpenQuery] = deque()
+        self._ident = threading.get_ident()
+
+    @property
+    def is_current(self) -> bool:
+        return threading.get_ident() == self._ident
+
+    def take(self) -> _PrologEngine:
+        """Return an idle engine, or a new one."""
+        while self._forgotten:
+            self.end(self._forgotten.popleft())
+        return self._idle.pop() if self._idle else self._engine.create()
+
+    def give_back(self, engine: _PrologEngine) -> None:
+        if len(self._idle) < _IDLE_ENGINES:
+            self._idle.append(engine)
+        else:
+            self._engine.destroy(engine)
+
+    def begin(self, query: _OpenQuery) -> None:
+        """Remember an open query, to be ended with this thread if not before."""
+        self._open.add(query)
+
+    def end(self, query: _OpenQuery) -> None:
+        """End a query, now on its own thread, else when that one asks or ends next."""
+        if not self.is_current:
+            self._forgotten.append(query)
+        elif query in self._open:
+            self._open.discard(query)
+            query.end()
+            self.give_back(query.prolog)
+
+    def close(self) -> None:
+        """End all that is open here, and the engines."""
+        for query in list(self._open):
+            self.end(query)
+        while self._idle:
+            self._engine.destroy(self._idle.pop())
+
+    def __del__(self) -> None:
+        # The table of a thread's locals is emptied by the thread itself, as its last act.
+        if self.is_current and not self._engine.closed:
+            self.close()
+
+
+class _OpenQuery:
     """The solutions of one goal, on an engine of their own."""
 
     def __init__(
-        self, engine: Engine, goal: str | Term, bindings: dict[str, Value], module: str
+        self, engine: Engine, goal: str | Term, bindings: Mapping[str, Value], module: str
     ) -> None:
+        self.thread = engine.thread()
+        self.prolog = self.thread.take()
+        self.more = True
         self._engine = engine
         self._goal = (goal, bindings, module)
-        self._prolog: _PrologEngine | None = engine.take()
         self._cursor: Cursor | None = None
-        self.more = True
-        engine._iterations.add(self)
+        self.thread.begin(self)
 
     def chunk(self) -> list[dict[str, Value]]:
-        if self._prolog is None:  # closed, by the end of the process
-            self.more = False
-            return []
-        return self._engine.using(self._prolog, self._next)
+        """Return the next solutions; `more` tells whether to ask again."""
+        if not self.thread.is_current:
+            raise EngineUnavailable("an iteration can't be continued on another thread")
+        return self._engine.using(self.prolog, self._next)
 
     def _next(self) -> list[dict[str, Value]]:
         if self._cursor is None:
-            self._cursor = self._engine._queries.open(*self._goal)
+            self._cursor = self._engine.queries.open(*self._goal)
         rows = self._cursor.chunk()
         self.more = self._cursor.more
         if not self.more:
             self._cursor.close()
         return rows
 
-    def close(self) -> None:
-        prolog, self._prolog = self._prolog, None
-        if prolog is None or self._engine._closed:
-            return
-        if self._cursor is not None and self._cursor.open:
-            self._engine.using(prolog, self._cursor.close)
-        self._engine.give_back(prolog)
+    def end(self) -> None:
+        """Close the query and leave the engine idle."""
+        self.more = False
+        if self._cursor is not None and self._cursor.open and not self._engine.closed:
+            self._engine.using(self.prolog, self._cursor.close)
 
 
 def _problem(problem: Any, file: str) -> LoadProblem:

@@ -235,7 +235,7 @@ class Queries:
         if not self._succeeds(self._describe, args):
             return prolog_error(term, str(term))
         message, file, line = (self.converter.read(args + index) for index in (1, 2, 3))
-        return prolog_error(term, str(message), str(file) or None, int(str(line)) or None)
+        return prolog_error(term, str(message).strip(), str(file) or None, int(str(line)) or None)
 
     def _succeeds(self, predicate: int, args: int) -> bool:
         """Call a helper predicate once; an exception in it counts as failure."""

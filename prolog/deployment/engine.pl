@@ -112,12 +112,51 @@ strings([Value|Values]) :-
 
 %!  describe(+Error, -Message, -File, -Line) is det.
 %
-%   Message is the text that Prolog prints for Error. File and Line (`''` and 0 if unknown) tell
-%   the clause that raised it.
+%   Message is the text that Prolog prints for Error, the one last raised on this engine. File and
+%   Line (`''` and 0 if unknown) tell where the clause begins that raised it.
 
-describe(Error, Message, '', 0) :-
+describe(Error, Message, File, Line) :-
+    (   nb_current(deployment_raised, File-Line)
+    ->  true
+    ;   File = '', Line = 0
+    ),
+    nb_setval(deployment_raised, ''-0),
     phrase('$messages':translate_message(Error), Lines),
     with_output_to(string(Message), print_message_lines(current_output, '', Lines)).
+
+:- multifile user:prolog_exception_hook/4, prolog:prolog_exception_hook/5.
+:- dynamic user:prolog_exception_hook/4, prolog:prolog_exception_hook/5.
+
+user:prolog_exception_hook(Error, Error, Frame, 'C') :-
+    deployment_engine:note_origin(Frame),
+    fail.
+prolog:prolog_exception_hook(Error, Error, Frame, 'C', _) :-
+    deployment_engine:note_origin(Frame),
+    fail.
+
+%!  note_origin(+Frame) is det.
+%
+%   Remember for describe/4 which clause an error comes from that nobody catches: the nearest
+%   one, among the first 100 frames, that is not part of Prolog itself.
+
+note_origin(Frame) :-
+    (   origin(100, Frame, File, Line)
+    ->  true
+    ;   File = '', Line = 0
+    ),
+    nb_setval(deployment_raised, File-Line).
+
+origin(Depth, Frame, File, Line) :-
+    (   prolog_frame_attribute(Frame, clause, Clause),
+        clause_property(Clause, file(File)),
+        current_prolog_flag(home, Home),
+        \+ sub_atom(File, 0, _, _, Home)
+    ->  clause_property(Clause, line_count(Line))
+    ;   Depth > 0,
+        prolog_frame_attribute(Frame, parent, Parent),
+        Next is Depth-1,
+        origin(Next, Parent, File, Line)
+    ).
 
 %!  interrupt(+Thread) is det.
 %
@@ -125,11 +164,6 @@ describe(Error, Message, '', 0) :-
 
 interrupt(Thread) :-
     thread_signal(Thread, abort).
-
-%!  load(+File, -Problems) is det.
-%
-%   Load a Prolog file into `user`. Problems lists what Prolog would have printed, as
-%   `problem(Kind, File, Line, Text)`.
 
 :- thread_local problem/4.
 :- thread_local collecting/0.
@@ -141,14 +175,26 @@ user:message_hook(Term, Kind, Lines) :-
     deployment_engine:collecting,
     deployment_engine:collect(Kind, Term, Lines).
 
-collect(Kind, _, Lines) :-
+collect(Kind, Term, Lines) :-
     memberchk(Kind, [error, warning]),
-    (   source_location(File, Line)
-    ->  true
-    ;   File = '', Line = 0
-    ),
+    place(Term, File, Line),
     with_output_to(string(Text), print_message_lines(current_output, '', Lines)),
     assertz(problem(Kind, File, Line, Text)).
+
+place(error(_, file(File, Line, _, _)), File, Line) :-
+    !.
+place(error(_, stream(_, Line, _, _)), File, Line) :-
+    source_location(File, _),
+    !.
+place(_, File, Line) :-
+    source_location(File, Line),
+    !.
+place(_, '', 0).
+
+%!  load(+File, -Problems) is det.
+%
+%   Load a Prolog file into `user`. Problems lists what Prolog would have printed, as
+%   `problem(Kind, File, Line, Text)`.
 
 load(File, Problems) :-
     collecting_problems(user:load_files(File, [silent(true)]), Problems).

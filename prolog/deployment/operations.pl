@@ -15,7 +15,7 @@ An operation is a term named like its predicate, without the result and with its
 :- autoload(library(lists), [member/2, memberchk/2]).
 :- autoload(library(pairs), [pairs_values/2]).
 :- autoload(library(thread), [concurrent/3]).
-:- use_module(declarations, [require_service/1, service_targets/2, deploy_method_config/3]).
+:- use_module(declarations, [require_service/1, service_targets/2, deploy_method_config/3, resolve/5]).
 :- use_module(deploying, [deploy/4, rollback/3, planning/3]).
 :- use_module(effects, [with_backend/3]).
 :- use_module(options, [check_options/3, lookup/3, default_option/3]).
@@ -152,11 +152,12 @@ no_host(deploy_to_all_hosts(_, _), Service, [result(localhost, error(no_host_con
     service_targets(Service, []).
 
 require(Needs, Service) :-
-    memberchk(method, Needs),
-    \+ deploy_method_config(Service, _, _),
-    !,
-    throw(error(existence_error(deploy_method, Service), _)).
-require(_, _).
+    (   memberchk(method, Needs), \+ deploy_method_config(Service, _, _)
+    ->  throw(error(existence_error(deploy_method, Service), _))
+    ;   resolve(Service, none, [], supervisor, systemd)
+    ->  throw(error(existence_error(supervisor, systemd), _))
+    ;   true
+    ).
 
 %   Security is judged over the whole service, before anything is done.
 

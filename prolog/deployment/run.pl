@@ -12,8 +12,8 @@ script.  When a step fails, or its outcome is unknown, what was begun is undone 
 far as it can.
 */
 
-:- autoload(library(apply), [maplist/2, maplist/3, foldl/4, exclude/3]).
-:- autoload(library(lists), [append/2, append/3, member/2, reverse/2, max_list/2]).
+:- autoload(library(apply), [maplist/3, exclude/3]).
+:- autoload(library(lists), [append/3, member/2, memberchk/2, reverse/2]).
 :- use_module(effects, [effect/2, in_phase/2]).
 :- use_module(health, [first_tally/2, judge/3, verdict/5]).
 :- use_module(scripts, [remote_action/1]).
@@ -86,23 +86,32 @@ after_failed_hook(Done, step(_, _, Action, _)) :-
 hook_event(try(Action), Event) :- hook_event(Action, Event).
 hook_event(hook(Event, _, _), Event).
 
-%   The longest run of remote steps, or one step of the controller.
+%   The longest run of remote steps, or one step of the controller.  What only stages a release is a script by
+%   itself: a connection lost in the middle of a transfer can't have touched the active one.
 
 barrier([], [], []).
 barrier([Step|Plan], Group, Rest) :-
     (   remote_step(Step)
-    ->  remote_run(Plan, Steps, Rest),
+    ->  kind(Step, Kind),
+        remote_run(Plan, Kind, Steps, Rest),
         Group = [Step|Steps]
     ;   Group = [Step], Rest = Plan
     ).
 
-remote_run([Step|Plan], [Step|Steps], Rest) :-
+remote_run([Step|Plan], Kind, [Step|Steps], Rest) :-
     remote_step(Step),
-    Step = step(_, _, Action, _),
-    Action \= stage(_, _, _),
+    kind(Step, Kind),
     !,
-    remote_run(Plan, Steps, Rest).
-remote_run(Rest, [], Rest).
+    remote_run(Plan, Kind, Steps, Rest).
+remote_run(Rest, _, [], Rest).
+
+kind(step(_, _, Action0, _), Kind) :-
+    bare(Action0, Action),
+    functor(Action, Name, _),
+    (   memberchk(Name, [stage, verify, share, prepare])
+    ->  Kind = staging
+    ;   Kind = acting
+    ).
 
 remote_step(step(_, _, Action0, _)) :-
     bare(Action0, Action),

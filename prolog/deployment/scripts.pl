@@ -28,8 +28,8 @@ remote_words(stage(Id, _, S),   [stage, Id],             S).
 remote_words(verify(Id, S),     [verify, Id],            S).
 remote_words(discard(Id),       [discard, Id],           60).
 remote_words(share(Id, Paths),  [share, Id|Paths],       30).
-remote_words(prepare(Id, C, S), [prepare, Id, C],        S).
-remote_words(command(C, S),     [run_command, C],        S).
+remote_words(prepare(Id, C, T), [prepare, Id, T, C],     S) :- S is T + 5.
+remote_words(command(C, T),     [run_command, T, C],     S) :- S is T + 5.
 remote_words(signal(Name),      [signal, Name],          5).
 remote_words(drain(T),          [drain, Whole],          S) :- Whole is ceiling(T), S is T + 5.
 remote_words(stop(T),           [stop, Whole],           S) :- Whole is ceiling(T), S is T + 20.

@@ -233,19 +233,18 @@ share() { # RELEASE PATH…: what survives releases is linked from shared/
     release=$dir/releases/$1
     shift
     for path; do
-        case $path in
-        */) tool mkdir -p -- "$dir/shared/$path" || return 1 ;;
-        */*) tool mkdir -p -- "$dir/shared/${path%/*}" || return 1 ;;
-        esac
         path=${path%/}
+        parent=
+        case $path in */*) parent=${path%/*} ;; esac
         [ -e "$dir/shared/$path" ] || tool mkdir -p -- "$dir/shared/$path" || return 1
-        case $path in */*) tool mkdir -p -- "$release/${path%/*}" || return 1 ;; esac
-        tool ln -sfn -- "$dir/shared/$path" "$release/$path" || return 1
+        tool mkdir -p -- "$release/$parent" &&
+            tool rm -rf -- "$release/$path" &&
+            tool ln -s -- "$dir/shared/$path" "$release/$path" || return 1
     done
 }
 
-prepare() { # RELEASE COMMAND
-    command_in "$dir/releases/$1" prepare "$1" "$2"
+prepare() { # RELEASE SECONDS COMMAND
+    command_in "$dir/releases/$1" prepare "$1" "$2" "$3"
 }
 
 hook() { # EVENT FUNCTION ARGUMENT…: after a failure the event's further hooks are skipped
@@ -257,14 +256,14 @@ hook() { # EVENT FUNCTION ARGUMENT…: after a failure the event's further hooks
     return 1
 }
 
-run_command() { # COMMAND
+run_command() { # SECONDS COMMAND
     folder=$dir
     [ ! -d "$dir/current" ] || folder=$dir/current
-    command_in "$folder" "$event" "$(release_of current)" "$1"
+    command_in "$folder" "$event" "$(release_of current)" "$1" "$2"
 }
 
 # Its output goes to a file, so that what it leaves running does not hold the connection open.
-command_in() { # FOLDER EVENT RELEASE COMMAND
+command_in() { # FOLDER EVENT RELEASE SECONDS COMMAND
     tool mkdir -p -- "$dir/run" || return 1
     output=$dir/run/output
     (
@@ -272,11 +271,15 @@ command_in() { # FOLDER EVENT RELEASE COMMAND
         cd -P "$1" || exit
         SERVICE=$service HOST=$host PORT=$service_port RELEASE=$3 EVENT=$2
         export SERVICE HOST PORT RELEASE EVENT
-        exec sh -c "$4"
+        exec timeout -k 2 "$4" sh -c "$5"
     ) </dev/null >"$output" 2>&1 3>&-
     code=$?
     tail -n 20 "$output" | lines line
-    [ "$code" -eq 0 ] || because "command_failed $code"
+    case $code in
+    0) ;;
+    124 | 137) because timeout ;;
+    *) because "command_failed $code" ;;
+    esac
 }
 
 signal() { # NAME

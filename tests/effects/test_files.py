@@ -16,8 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from unifyweaver_py._terms import Term
-from unifyweaver_py.effects import files
-from unifyweaver_py.effects.files import Extra, Pattern, Scanner, SourcesError, scan_sources
+from unifyweaver_py.effects import archive, files
+from unifyweaver_py.effects.archive import Extra
+from unifyweaver_py.effects.files import Scanner, scan_sources
+from unifyweaver_py.effects.patterns import Pattern, SourcesError
 
 ODD_NAMES = [
     b"new\nline",
@@ -381,7 +383,7 @@ def test_odd_names_arrive_whole_and_are_verified(tmp_path: Path) -> None:
     root = odd_sources(tmp_path / "src")
     scan = scan_sources(str(root), [Pattern("**")])
     extra = Extra(".unifyweaver/start", 0o644, b"run\n")
-    folder = unpacked(files.tar_stream(scan, [extra]), tmp_path / "out")
+    folder = unpacked(archive.tar_stream(scan, [extra]), tmp_path / "out")
     again = scan_sources(str(folder), [Pattern("**")])
     assert again.hash == scan.hash
     assert len(again.entries) == len(ODD_NAMES) + 1
@@ -395,7 +397,7 @@ def test_odd_names_arrive_whole_and_are_verified(tmp_path: Path) -> None:
 def test_times_are_kept(sources: Path, tmp_path: Path) -> None:
     os.utime(sources / "server.py", (1_000_000_000, 1_000_000_000))
     scan = scan_sources(str(sources), [Pattern("server.py")])
-    folder = unpacked(files.tar_stream(scan), tmp_path / "out")
+    folder = unpacked(archive.tar_stream(scan), tmp_path / "out")
     assert (folder / "server.py").stat().st_mtime == 1_000_000_000
 
 
@@ -408,7 +410,7 @@ def test_a_file_changed_after_the_scan_fails_verification(
         (sources / "server.py").unlink()
     else:
         (sources / "server.py").write_text(now)
-    folder = unpacked(files.tar_stream(scan), tmp_path / "out")
+    folder = unpacked(archive.tar_stream(scan), tmp_path / "out")
     assert (folder / "README.md").read_text() == "2"
     assert not verified(folder)
 
@@ -417,7 +419,7 @@ def test_an_unchanged_release_is_verified_and_a_damaged_one_is_not(
     sources: Path, tmp_path: Path
 ) -> None:
     folder = unpacked(
-        files.tar_stream(scan_sources(str(sources), [Pattern("**")])), tmp_path / "out"
+        archive.tar_stream(scan_sources(str(sources), [Pattern("**")])), tmp_path / "out"
     )
     assert verified(folder)
     (folder / "lib/x1.py").write_text("!")
@@ -426,15 +428,15 @@ def test_an_unchanged_release_is_verified_and_a_damaged_one_is_not(
 
 @given(st.lists(st.binary(max_size=50)), st.integers(1, 20))
 def test_blocks_hold_the_same_bytes(chunks: list[bytes], size: int) -> None:
-    blocks = list(files.in_blocks(chunks, size))
+    blocks = list(archive.in_blocks(chunks, size))
     assert b"".join(blocks) == b"".join(chunks)
     assert all(len(block) == size for block in blocks[:-1])
 
 
 def test_the_stream_is_a_tar_archive_for_python_too(sources: Path) -> None:
     scan = scan_sources(str(sources), [Pattern("lib")])
-    with tarfile.open(fileobj=io.BytesIO(b"".join(files.tar_stream(scan)))) as archive:
-        assert archive.getnames() == [
+    with tarfile.open(fileobj=io.BytesIO(b"".join(archive.tar_stream(scan)))) as opened:
+        assert opened.getnames() == [
             "lib/x1.py",
             "lib/x2.py",
             "lib/xy.py",

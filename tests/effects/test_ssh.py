@@ -17,8 +17,9 @@ from sshd import Sshd, free_port, key_of, new_key
 from test_files import ODD_NAMES, odd_sources
 
 from unifyweaver_py._terms import PrologString, Term
-from unifyweaver_py.effects import LiveEffects, Run, files, new_run, ssh
-from unifyweaver_py.effects.files import Extra, Pattern
+from unifyweaver_py.effects import LiveEffects, Run, archive, files, new_run, sockets
+from unifyweaver_py.effects.archive import Extra
+from unifyweaver_py.effects.patterns import Pattern
 
 MB = 1 << 20
 Start = Callable[..., Sshd]
@@ -123,7 +124,7 @@ def test_any_shape_of_script_runs(
 
 
 def test_of_a_script_that_arrives_in_part_nothing_runs(tmp_path: Path) -> None:
-    from unifyweaver_py.effects.base import command_line, framed
+    from unifyweaver_py.effects.scripts import command_line, framed
 
     text = framed(f"touch {tmp_path}/ran\nsleep 0\n")
     cut = subprocess.run(
@@ -160,10 +161,11 @@ def test_a_process_left_behind_does_not_hold_the_exec(
 # payloads
 
 
-def test_twenty_megabytes_arrive_whole(
+def test_twenty_megabytes_arrive_whole(  # noqa: PLR0917 - fixtures
     live: LiveEffects, run: Run, forward: Term, sshd: Sshd, big: Path, tmp_path: Path
 ) -> None:
-    script = f"mkdir {tmp_path}/out && tar -xof - -C {tmp_path}/out && cd {tmp_path}/out && " + (
+    script = (
+        f"mkdir {tmp_path}/out && tar -xof - -C {tmp_path}/out && cd {tmp_path}/out && "
         "sha256sum -c .unifyweaver/manifest"
     )
     payload = release(live, forward, big, "*")
@@ -195,7 +197,8 @@ def test_odd_names_are_verified_on_the_target(
     live: LiveEffects, forward: Term, sshd: Sshd, tmp_path: Path
 ) -> None:
     sources = odd_sources(tmp_path / "src")
-    script = f"mkdir {tmp_path}/out && cd {tmp_path}/out && tar -xof - && " + (
+    script = (
+        f"mkdir {tmp_path}/out && cd {tmp_path}/out && tar -xof - && "
         "LC_ALL=C sha256sum -c --status --strict .unifyweaver/manifest"
     )
     payload = release(live, forward, sources, "**")
@@ -644,7 +647,7 @@ def test_an_address_may_be_ipv6(host: str) -> None:
         "ProxyUseFdpass yes",
     ],
 )
-def test_a_keyword_that_changes_whom_we_trust_is_refused(
+def test_a_keyword_that_changes_whom_we_trust_is_refused(  # noqa: PLR0917 - fixtures
     live: LiveEffects,
     run: Run,
     forward: Term,
@@ -654,7 +657,7 @@ def test_a_keyword_that_changes_whom_we_trust_is_refused(
 ) -> None:
     ssh_config(f"Host 127.*\n  {keyword}\n")
     outcome = live.shell(forward, sshd.target(), "true", "none", 10)
-    assert keyword.split()[0] in reason_text(outcome)
+    assert keyword.split(maxsplit=1)[0] in reason_text(outcome)
     assert run.traffic == {}
     ssh_config(f"Host elsewhere\n  {keyword}\n")
     assert live.shell(forward, sshd.target(), "true", "none", 10) == done(0, [])
@@ -663,7 +666,7 @@ def test_a_keyword_that_changes_whom_we_trust_is_refused(
 @pytest.mark.parametrize(
     "criterion", ['exec "touch {ran}"', "localnetwork 127.0.0.0/8", "tagged x"]
 )
-def test_a_match_that_is_not_understood_is_refused(
+def test_a_match_that_is_not_understood_is_refused(  # noqa: PLR0917 - fixtures
     live: LiveEffects,
     forward: Term,
     sshd: Sshd,
@@ -674,7 +677,7 @@ def test_a_match_that_is_not_understood_is_refused(
     criterion = criterion.format(ran=tmp_path / "ran")
     ssh_config(f"Match host 127.0.0.1 {criterion}\n  User nobody\n")
     outcome = live.shell(forward, sshd.target(), "true", "none", 10)
-    assert f"Match {criterion.split()[0]}" in reason_text(outcome)
+    assert f"Match {criterion.split(maxsplit=1)[0]}" in reason_text(outcome)
     ssh_config(f"Match host elsewhere {criterion}\n  User nobody\n")
     assert live.shell(forward, sshd.target(), "true", "none", 10) == done(0, [])
     assert not (tmp_path / "ran").exists()
@@ -704,7 +707,7 @@ def test_included_files_are_read_and_a_change_is_seen(
     assert resolve("a", {}).user == "changed"
 
 
-def test_a_proxy_command_carries_the_connection(
+def test_a_proxy_command_carries_the_connection(  # noqa: PLR0917 - fixtures
     live: LiveEffects,
     run: Run,
     forward: Term,
@@ -724,7 +727,7 @@ def test_a_proxy_command_carries_the_connection(
     run.close()
 
 
-def test_a_jump_host_is_verified_too(
+def test_a_jump_host_is_verified_too(  # noqa: PLR0917 - fixtures
     live: LiveEffects,
     run: Run,
     forward: Term,
@@ -802,12 +805,12 @@ def test_nothing_is_printed_when_a_connection_fails(
 def test_an_extra_is_part_of_the_manifest(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("1")
     scan = files.scan_sources(str(tmp_path), [Pattern("a")])
-    text = files.manifest(scan, [Extra(".unifyweaver/port", 0o644, b"80")])
+    text = archive.manifest(scan, [Extra(".unifyweaver/port", 0o644, b"80")])
     assert [line.split(b"  ")[1] for line in text.splitlines()] == [b"a", b".unifyweaver/port"]
 
 
 def test_a_dead_link_is_noticed_by_the_socket(sshd: Sshd) -> None:
-    sock = ssh._dialled("127.0.0.1", sshd.port, socket.AF_UNSPEC, time.monotonic() + 5)
+    sock = sockets.dialled("127.0.0.1", sshd.port, socket.AF_UNSPEC, time.monotonic() + 5)
     with sock:
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 15_000
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1

@@ -12,6 +12,7 @@ Linux with root only.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -32,14 +33,18 @@ from .machine import (
     lab_name,
     make_key,
     obstacle,
+    release_number,
     sshd,
-    sweep,
     undisturbed,
     wait_until,
 )
 
 FIRST_ADDRESS = 11
 MOST_HOSTS = 100
+
+# The listener and its sessions, which may outlive their connections for a moment and then, about
+# to end, have no command line any more.
+SSHD = re.compile(r"(/\S+/)?sshd(-session|-auth)?(:? |$)|$")
 
 # A host's first process: it makes the host's mounts, then becomes sshd, which reaps orphans too.
 INIT = """
@@ -119,9 +124,7 @@ class Host:
         self._pid = int(Path(children).read_text().split()[0])
 
     def kill(self) -> None:
-        """Take the host's power away: it falls silent at once, and everything that ran on it is
-        gone.
-        """
+        """Take the host's power away: it falls silent at once, and all that ran on it is gone."""
         if self._unshare is not None:
             self.link_down()
             self.end_processes()
@@ -144,6 +147,7 @@ class Host:
 
     def limit_disk(self, megabytes: int) -> None:
         """Put an empty disk of this size at /srv, until the host is reset or killed."""
+        self._unlimit_disk()
         self.check(f"mount -t tmpfs -o size={megabytes}m tmpfs /srv")
         self._limited = True
 
@@ -168,10 +172,9 @@ class Host:
         return result.stdout
 
     def processes(self) -> dict[int, str]:
-        """The command lines of all that runs on the host but its first process, by the pids they
-        have there.
-        """
-        return inhabitants(self._pid)
+        """The command lines of what runs on the host beside sshd, by the pids they have there."""
+        everything = inhabitants(self._pid).items()
+        return {pid: command for pid, command in everything if not SSHD.match(command)}
 
     def reset(self) -> None:
         """Make the host as new: alive, link up, nothing running, its disk and log empty."""
@@ -181,12 +184,15 @@ class Host:
             self.kill()
             self.start()
         self.run("kill -KILL -1")
-        wait_until(lambda: not self.processes(), f"processes survive on {self.name}")
+        wait_until(lambda: not inhabitants(self._pid), f"processes survive on {self.name}")
+        self._unlimit_disk()
+        self.check("find /srv /root /tmp -mindepth 1 -delete")
+        os.truncate(self._run / "sshd.log", 0)
+
+    def _unlimit_disk(self) -> None:
         if self._limited:
             self.check("umount /srv")
             self._limited = False
-        self.check("find /srv /root /tmp -mindepth 1 -delete")
-        os.truncate(self._run / "sshd.log", 0)
 
     def _plug_in(self) -> None:
         peer = f"peer name eth0 address {self._mac} netns {self.name}"
@@ -275,7 +281,7 @@ class Lab:
         with undisturbed() if self._in_main_thread else nullcontext():
             for host in self.hosts:
                 host.end_processes()
-            sweep(self.number)
+            release_number(self.number)
         if self._in_main_thread:
             signal.signal(signal.SIGTERM, self._on_term)
 

@@ -1,11 +1,10 @@
-"""What a lab needs of this machine: its network, its process table, and the numbers of the labs
-that live on it.
-"""
+"""What a lab needs of this machine: its network, its processes, and numbers for its labs."""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import random
 import re
 import shutil
 import signal
@@ -50,9 +49,7 @@ def run(*command: str, text: str = "") -> subprocess.CompletedProcess[str]:
 
 
 def ip(*lines: str, netns: str | None = None) -> None:
-    """Perform lines of `ip` in order, in a network namespace if one is named; the first that
-    fails raises RuntimeError.
-    """
+    """Perform lines of `ip`, in a network namespace if one is named; RuntimeError at a failure."""
     where = ("-n", netns) if netns else ()
     result = run("ip", *where, "-batch", "-", text="\n".join([*lines, ""]))
     if result.returncode:
@@ -66,8 +63,9 @@ def make_key(path: Path) -> str:
 
 
 def sshd(address: str) -> list[str]:
-    """The command line of a host's sshd, which reads no configuration of this machine. Limits are
-    the defaults of Debian's.
+    """The command line of a host's sshd. No file of this machine configures it.
+
+    Its limits are those of Debian.
     """
     options = {
         "ListenAddress": address,
@@ -93,8 +91,9 @@ def sshd(address: str) -> list[str]:
 
 
 def inhabitants(first: int) -> dict[int, str]:
-    """The command lines of all that lives in the pid namespace of process `first` but itself, by
-    their pids in there.
+    """What lives in the pid namespace of process `first`, but for itself.
+
+    Command lines, by the pids that the processes have in there. Zombies are left out.
     """
     space = os.readlink(f"/proc/{first}/ns/pid")
     found = {}
@@ -123,24 +122,22 @@ def wait_until(holds: Callable[[], bool], complaint: str, seconds: float = SECON
 
 
 def lab_name(number: int) -> str:
-    """The name of a lab's bridge, and how the names of its hosts, their namespaces and cables
-    begin.
-    """
+    """The name of a lab's bridge; those of its hosts, namespaces and cables begin with it."""
     return f"uwlab{number}"
 
 
 def claim_number() -> int:
-    """A number for a lab of this process, N in 10.77.N.0/24. What labs of ended processes left
-    behind is removed first.
+    """A number N for a lab of this process, at 10.77.N.0/24.
+
+    What the labs of ended processes have left behind is removed first.
     """
     STATE.mkdir(mode=0o700, exist_ok=True)
-    with (STATE / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with _alone():
         for left in STATE.glob("[0-9]*"):
             if not _owned(left):
-                sweep(int(left.name))
+                _sweep(int(left.name))
         routes = run("ip", "-4", "route", "show").stdout
-        for number in range(1, 255):
+        for number in random.sample(range(1, 255), 254):
             folder = STATE / str(number)
             if f"10.77.{number}." not in routes and not folder.exists():
                 folder.mkdir()
@@ -149,7 +146,21 @@ def claim_number() -> int:
     raise RuntimeError("254 labs are running")
 
 
-def sweep(number: int) -> None:
+def release_number(number: int) -> None:
+    """Remove everything of the lab that has this number, and let others have the number."""
+    with _alone():
+        _sweep(number)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """A block in which no other process claims or releases a number."""
+    with (STATE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _sweep(number: int) -> None:
     """Remove everything that a lab of this number may have made: processes, network, files."""
     name = lab_name(number)
     spaces = [space.name for space in NETNS.glob(f"{name}-*")]
@@ -178,9 +189,7 @@ def _owned(folder: Path) -> bool:
 
 
 def _started_at(pid: int) -> str:
-    """When the process started, in clock ticks since the boot: with it, a pid names one process
-    only.
-    """
+    """When the process started, in clock ticks: with it, a pid names one process only."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
 
 

@@ -59,8 +59,9 @@ def _link(host: Host, name: str) -> str:
     return Path(os.readlink(path)).name if path.is_symlink() else ""
 
 
-def servers(host: Host) -> list[str]:
-    return [command for command in host.processes().values() if "server.py" in command]
+def servers(host: Host) -> list[int]:
+    """The pids of the deployed processes."""
+    return sorted(pid for pid, command in host.processes().items() if "server.py" in command)
 
 
 def steps(result: uw.Result) -> dict[str, uw.Event]:
@@ -125,9 +126,9 @@ def test_unchanged_touches_neither_process_nor_rollback_point(lab: Lab, site: Si
     site.deploy()
     site.release("2")
     site.deploy()
-    before = backup(host), sorted(host.processes())
+    before = backup(host), servers(host)
     assert str(site.deploy()) == "unchanged"
-    assert (backup(host), sorted(host.processes())) == before
+    assert (backup(host), servers(host)) == before
     assert before[0]
 
 
@@ -541,8 +542,9 @@ def test_link_cut_in_the_middle_of_a_transfer_leaves_the_old_release_running(
     cutter.join()
     host.link_up()
     assert result.hosts[other.address] == "deployed"
-    assert "unreachable" in str(result.hosts[host.address]) or "timeout" in str(
-        result.hosts[host.address]
+    cut_short = str(result.hosts[host.address])
+    assert cut_short.startswith(
+        ("error(deployment_failed(timeout", "error(deployment_failed(unreach")
     )
     assert current(host) == before
     assert answer(host) == "1"
@@ -567,14 +569,14 @@ def test_dry_run_and_plan_change_nothing(lab: Lab, site: Site) -> None:
     declare(site, lab, host)
     site.deploy()
     site.release("2")
-    before = current(host), backup(host), sorted(host.processes())
+    before = current(host), backup(host), servers(host)
     plan = uw.deployment_plan("web")
     assert [step.args[0] for step in plan] == [
         "observe", "scan", "stage", "keep", "drain", "stop", "switch", "start", "health",
         "confirm", "commit", "prune", "record",
     ]  # fmt: skip
     assert str(site.deploy(backend="dry")) == "deployed"
-    assert (current(host), backup(host), sorted(host.processes())) == before
+    assert (current(host), backup(host), servers(host)) == before
     site.deploy()
     assert [step.args[0] for step in uw.deployment_plan("web")] == ["observe", "scan"]
 
@@ -592,3 +594,85 @@ def test_file_edited_during_the_shipment_is_refused(lab: Lab, site: Site) -> Non
     result = site.deploy(on_event=edit)
     assert "verification_failed('VERSION')" in str(result)
     assert current(host) == ""
+
+
+# ---- what is prepared, shared, and bounded in time ----------------------------------------------------
+
+
+def test_preparation_runs_in_the_staged_release_and_its_failure_leaves_the_active_one(
+    lab: Lab, site: Site
+) -> None:
+    host = lab.hosts[0]
+    declare(site, lab, host, prepare_command="cp VERSION PREPARED")
+    site.deploy()
+    assert (host.srv / "services/web/current/PREPARED").read_text() == "1"
+    process = servers(host), current(host)
+    declare(site, lab, host, prepare_command="echo no compiler >&2; exit 4")
+    site.release("2")
+    result = site.deploy()
+    assert str(result) == 'error(deployment_failed(command_failed(4,["no compiler"])))'
+    assert (servers(host), current(host)) == process
+    releases = host.srv / "services/web/releases"
+    assert [path.name for path in releases.iterdir()] == [current(host)]
+
+
+def test_shared_paths_survive_releases(lab: Lab, site: Site) -> None:
+    host = lab.hosts[0]
+    declare(site, lab, host, shared_paths=["data/uploads"])
+    site.deploy()
+    host.check("echo kept > /srv/services/web/current/data/uploads/file")
+    site.release("2")
+    site.deploy()
+    assert host.check("cat /srv/services/web/current/data/uploads/file") == "kept\n"
+
+
+def test_what_was_not_declared_is_neither_shipped_nor_deleted(lab: Lab, site: Site) -> None:
+    host = lab.hosts[0]
+    (site.folder / "private.key").write_text("secret")
+    (site.folder / ".env").write_text("secret")
+    declare(site, lab, host)
+    uw.declare_service_sources("web", ["**", uw.exclude("*.key")])
+    site.deploy()
+    host.check("echo rows > /srv/services/web/shared/database")
+    site.release("2")
+    site.deploy()
+    release = host.srv / "services/web/releases" / current(host)
+    assert sorted(path.name for path in release.iterdir()) == [
+        ".unifyweaver", "BEHAVIOUR", "VERSION", "server.py",
+    ]  # fmt: skip
+    assert host.check("cat /srv/services/web/shared/database") == "rows\n"
+
+
+def test_command_over_its_time_is_ended_and_told(lab: Lab, site: Site) -> None:
+    host = lab.hosts[0]
+    declare(site, lab, host, command_timeout=1)
+    uw.declare_lifecycle_hook("web", "pre_deploy", uw.custom("sleep 600"))
+    result = site.deploy()
+    assert str(result).endswith("custom('sleep 600'),timeout))))")
+    assert not any("sleep 600" in command for command in host.processes().values())
+
+
+def test_environment_and_start_command_reach_the_process_whole(lab: Lab, site: Site) -> None:
+    host = lab.hosts[0]
+    awkward = "a 'b' \"c\" $(touch /srv/pwned) `touch /srv/pwned` \\ \n;&|"
+    declare(site, lab, host, env={"AWKWARD": awkward})
+    site.deploy()
+    assert answer(host, "/env?AWKWARD") == awkward
+    declare(site, lab, host, start_command='A="1 2" exec python3 server.py --port "$PORT"')
+    assert str(site.deploy()) == "deployed"
+    assert answer(host, "/env?A") == "1 2"
+    assert not (host.srv / "pwned").exists()
+
+
+def test_host_options_are_compared_beside_the_release(lab: Lab, site: Site) -> None:
+    first, second = lab.hosts[:2]
+    declare(site, lab, first, second)
+    site.deploy()
+    release = current(first)
+    uw.declare_service_hosts("web", {first.address: {}, second.address: {"port": 8085}})
+    result = site.deploy()
+    assert result.hosts == {first.address: "unchanged", second.address: "deployed"}
+    assert answer(second, port=8085) == "1"
+    assert current(first) == release
+    assert current(second).startswith(release)
+    assert uw.deployed_hash("web") == release

@@ -132,8 +132,6 @@ async def _run(session: Session, folder: Path, environment: Mapping[str, str]) -
         for task in (feeding, ended, gone):
             task.cancel()
         await asyncio.gather(feeding, ended, gone, return_exceptions=True)
-        stdout.close()
-        stderr.close()
 
 
 def _start(
@@ -175,7 +173,7 @@ def _report(session: Session, status: int) -> None:
 
 
 async def _feed(client: asyncssh.SSHReader[bytes], pipe: IO[bytes]) -> None:
-    """Copy the client's stream to the pipe, and pass on its end.
+    """Copy the client's stream to the pipe, and close it at the end.
 
     What a command will not read is discarded.
     """
@@ -202,8 +200,8 @@ async def _received(client: asyncssh.SSHReader[bytes]) -> bytes:
 
 
 async def _drain(pipe: IO[bytes], client: asyncssh.SSHWriter[bytes]) -> None:
-    """Copy the pipe to the client, no faster than it reads, until the pipe ends or it is gone."""
-    with suppress(asyncssh.Error, OSError):
+    """Copy the pipe to the client, no faster than it reads, until either has ended; close it."""
+    with suppress(asyncssh.Error, OSError), pipe:
         while data := await _read(pipe):
             client.write(data)
             await client.drain()

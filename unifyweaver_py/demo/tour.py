@@ -14,8 +14,7 @@ import requests
 from rich.console import Console
 from rich.table import Table
 
-from unifyweaver_py import Result, declare_service_hosts, deploy_with_rollback, load
-from unifyweaver_py import effects
+from unifyweaver_py import Result, declare_service_hosts, deploy_with_rollback, effects, load
 from unifyweaver_py._progress import progress
 from unifyweaver_py.demo.fleet import Fleet
 
@@ -23,7 +22,7 @@ HERE = Path(__file__).parent
 SECONDS = 5
 
 
-class Surprise(Exception):
+class SurpriseError(Exception):
     """The demo saw something else than it promises."""
 
 
@@ -31,7 +30,7 @@ def tour(console: Console) -> None:
     """Deploy versions 1, 2 and 3 to three hosts, and see version 3 rolled back.
 
     Raises:
-        Surprise: an HTTP request of the demo's own did not find what it should.
+        SurpriseError: an HTTP request of the demo's own did not find what it should.
     """
     with _work_folder() as folder, Fleet(3) as fleet:
         effects.set_ledger(folder / "ledger.sqlite3")
@@ -70,11 +69,13 @@ def _write_release(folder: Path, version: str, broken: bool) -> None:
 def _expect(fleet: Fleet, result: Result, *, version: str, deployed: bool) -> None:
     """Ask every host's service itself what it runs."""
     if result.ok is not deployed:
-        raise Surprise(f"the result is {result}")
+        raise SurpriseError(f"the result is {result}")
     for host in fleet.hosts:
         found = _answer(host.service_port, "/"), _answer(host.service_port, "/health")
         if found != ((200, version), (200, "healthy")):
-            raise Surprise(f"{host.name} should run version {version} in health, and says {found}")
+            raise SurpriseError(
+                f"{host.name} should run version {version} in health, and says {found}"
+            )
 
 
 def _answer(port: int, path: str) -> tuple[int, str]:
@@ -112,7 +113,7 @@ def main() -> int:
     began = time.monotonic()
     try:
         tour(console)
-    except Surprise as surprise:
+    except SurpriseError as surprise:
         console.print(f"[red]The demo failed:[/red] {surprise}")
         return 1
     console.print(f"[dim]{time.monotonic() - began:.1f} s[/dim]")

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from unifyweaver_py._terms import Term
 from unifyweaver_py.effects import clock
+from unifyweaver_py.effects.archive import Extra, tar_stream
 from unifyweaver_py.effects.base import (
     EffectError,
     Effects,
@@ -27,14 +28,9 @@ from unifyweaver_py.effects.base import (
     new_run,
     options_of,
 )
-from unifyweaver_py.effects.files import (
-    Extra,
-    Pattern,
-    Scanner,
-    SourcesError,
-    tar_stream,
-)
+from unifyweaver_py.effects.files import Scanner
 from unifyweaver_py.effects.ledger import Ledger
+from unifyweaver_py.effects.patterns import Pattern, SourcesError
 
 __all__ = [
     "Effects",
@@ -180,10 +176,11 @@ def _dial_through(session: Session, target: Term) -> Any:
     method, host, options = _target(target)
     if method != "ssh":
         raise TypeError(f"not a target to forward through: {target}")
-    from unifyweaver_py.effects import ssh
+    from unifyweaver_py.effects.connection import connect
+    from unifyweaver_py.effects.sockets import forwarded
 
-    connection = ssh.connect(session.run, host, options, session.stop)
-    return lambda name, port, seconds: ssh.forwarded(connection, name, port, seconds)
+    transport = connect(session.run, host, options, session.stop).transport
+    return lambda name, port, seconds: forwarded(transport, name, port, seconds)
 
 
 class _Switch:

@@ -13,10 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from unifyweaver_py._terms import PrologString, Term
+from unifyweaver_py._terms import Term
 
 POLL = 0.1
-LAST_ERROR_LINES = 20
 
 Reason = str | Term
 Result = TypeVar("Result")
@@ -269,54 +268,6 @@ def guarded(
     return box[0]
 
 
-def lines_of(text: bytes) -> list[PrologString]:
-    r"""The lines of a text, decoded; bytes that are not UTF-8 appear as `\xNN`."""
-    lines = text.decode("utf-8", "backslashreplace").split("\n")
-    if lines and not lines[-1]:
-        lines.pop()
-    return [PrologString(line) for line in lines]
-
-
-class Output:
-    """What a script has written so far, in bounded memory: the beginning of stdout, the end of
-    stderr.
-    """
-
-    OUT_LIMIT = 16 << 20
-    ERROR_LIMIT = 64 << 10
-
-    def __init__(self) -> None:
-        self._out = bytearray()
-        self._error = bytearray()
-        self.received = 0
-
-    def out(self, data: bytes) -> None:
-        """Add to standard output; beyond 16 MB it is dropped."""
-        self.received += len(data)
-        self._out += data[: max(0, self.OUT_LIMIT - len(self._out))]
-
-    def error(self, data: bytes) -> None:
-        """Add to standard error, of which only the last 64 kB are kept."""
-        self.received += len(data)
-        self._error += data
-        if len(self._error) > 2 * self.ERROR_LIMIT:
-            del self._error[: -self.ERROR_LIMIT]
-
-    @property
-    def lines(self) -> list[PrologString]:
-        """The lines of standard output."""
-        return lines_of(bytes(self._out))
-
-    def done(self, status: int) -> Term:
-        """`done(Status, Lines, LastErrorLines)`."""
-        errors = lines_of(bytes(self._error[-self.ERROR_LIMIT :]))
-        return Term("done", (status, self.lines, errors[-LAST_ERROR_LINES:]))
-
-    def cut(self, reason: Reason) -> Term:
-        """`cut(Reason, Lines)`."""
-        return Term("cut", (reason, self.lines))
-
-
 def failed(reason: Reason) -> Term:
     """`failed(Reason)`: nothing was done."""
     return Term("failed", (reason,))
@@ -339,18 +290,3 @@ def options_of(terms: Sequence[Any]) -> dict[str, Any]:
 def is_true(value: object) -> bool:
     """Whether an option's value is the atom or Boolean `true`."""
     return value is True or value == "true"
-
-
-def command_line(script: bytes, *, sudo: bool) -> str:
-    """The command that evaluates the first bytes of its standard input; nothing in it but their
-    number varies.
-    """
-    prefix = "sudo -n " if sudo else ""
-    return f"""{prefix}sh -c 'eval "$(head -c {len(script)})"'"""
-
-
-def framed(script: str) -> bytes:
-    """The script as one compound command: of a script that arrives only in part, the shell runs
-    nothing.
-    """
-    return b"{ :;" + script.encode("utf-8", "surrogateescape") + b"\n}\n"

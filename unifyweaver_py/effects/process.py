@@ -14,19 +14,17 @@ from contextlib import suppress
 from typing import IO
 
 from unifyweaver_py._terms import Term
+from unifyweaver_py.effects.archive import in_blocks
 from unifyweaver_py.effects.base import (
     POLL,
     DeadlineError,
     EffectError,
-    Output,
     Run,
     StoppedError,
-    command_line,
     failed,
-    framed,
     unreachable,
 )
-from unifyweaver_py.effects.files import in_blocks
+from unifyweaver_py.effects.scripts import Output, command_line, followed, framed
 
 BLOCK = 1 << 16
 TERM_GRACE = 0.3
@@ -66,17 +64,12 @@ def run_script(
     except OSError as error:
         return failed(unreachable(str(error)))
     run.count(host, execs=1)
-    conversation = _Conversation(process, in_blocks(_after(text, payload), BLOCK))
+    conversation = _Conversation(process, in_blocks(followed(text, payload), BLOCK))
     try:
         return conversation.hold(time.monotonic() + seconds, stop)
     finally:
         conversation.end()
         run.count(host, bytes_sent=conversation.sent, bytes_received=conversation.output.received)
-
-
-def _after(text: bytes, payload: Iterable[bytes]) -> Iterator[bytes]:
-    yield text
-    yield from payload
 
 
 class _Conversation:

@@ -264,7 +264,7 @@ def _include_patterns(path: str, _mtime: int, _size: int) -> tuple[str, ...]:
 class _Config(SSHConfig):  # type: ignore[misc]
     """Paramiko's reader, but it refuses what it would ignore, guess or run.
 
-    The tokens of ProxyCommand are left to us: it knows neither the port nor the user of the options.
+    The tokens of ProxyCommand are left to us: it knows neither port nor user of the options.
     By itself it takes an unknown Match criterion as fulfilled, and runs `Match exec` without a time
     limit.
     """

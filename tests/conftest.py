@@ -1,0 +1,28 @@
+"""Fixtures for all tests: no test sees the user's own ledger, SSH configuration or declarations."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A TCP port of this machine on which nobody listens."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture
+def own_ledger(tmp_path: Path) -> Iterator[Path]:
+    """A ledger of the test's own."""
+    from unifyweaver_py import effects
+
+    path = tmp_path / "ledger.sqlite3"
+    effects.set_ledger(path)
+    yield path
+    effects.set_ledger(None)
