@@ -44,6 +44,7 @@ T = TypeVar("T")
 DEFAULT_MODULE: Final = "deployment_user"
 
 _NONE: Final = -1  # what Prolog calls the engine of a thread that has none
+_ENDING: Final = "Python is ending"
 _OLDEST: Final = 90000  # 9.0.0
 _OPTIONS: Final = (b"-q", b"-f", b"none", b"--no-packs", b"--no-signals")
 _IDLE_ENGINES: Final = 16
@@ -171,7 +172,7 @@ class Engine:
     def run(self, work: Callable[..., T], *args: Any) -> T:
         """Call `work` with a Prolog engine current on this thread."""
         if self.closed:
-            raise EngineUnavailable(self.closed)
+            raise self._unavailable()
         own = self._clib.thread_self()
         if threading.get_ident() == self._main:
             return self._interrupts.run(own if own != _NONE else self._adopt_main(), work, *args)
@@ -191,6 +192,12 @@ class Engine:
         except AttributeError:
             thread = self._local.thread = _Thread(self)
         return thread
+
+    def _unavailable(self) -> BaseException:
+        """Return what ends a thread that goes on asking: in silence, if Python itself is ending."""
+        if self.closed == _ENDING and threading.get_ident() != self._main:
+            return SystemExit()
+        return EngineUnavailable(self.closed)
 
     def using(self, engine: _PrologEngine, work: Callable[..., T], *args: Any) -> T:
         """Call `work` with this engine current."""
@@ -243,13 +250,14 @@ class Engine:
         if self.closed:
             return
         self.thread().close()
+        self.once("deployment_engine:begin_ending", module="user")
         self.queries.closed = True
         self._stop_busy()
         self._interrupts.close()
         try:
             alone = self.once("deployment_engine:finish", module="user") is not None
         finally:
-            self.closed = "Python is ending"
+            self.closed = _ENDING
         if self._busy or not alone:
             return
         self._clib.cleanup(CLEANUP_NO_RECLAIM_MEMORY | CLEANUP_NO_CANCEL)
@@ -428,6 +436,7 @@ def _start() -> Engine:
     for flag in ("debug_on_error", "report_error"):
         started.once(Term("set_prolog_flag", (flag, False)), module="user")
     started.once(Term("load_files", (f"{folder}/deployment/engine.pl", [])), module="user")
+    started.once("guard_halt", module="deployment_engine")
     started.open_library(folder)
     return started
 

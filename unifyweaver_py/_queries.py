@@ -220,10 +220,7 @@ class Queries:
         args = clib.new_terms(4)
         clib.recorded(record, args)
         clib.erase(record)
-        try:
-            term = self.converter.read(args)
-        except ConversionError as error:
-            term = Term("unreadable", (PrologString(error),))
+        term = self._read_error(args)
         match term:
             case Term("error", (Term("python_error", (int(number), _, _)), _)):
                 original = self._exceptions.pop(number, None)
@@ -232,10 +229,25 @@ class Queries:
             case "$aborted" | Term("unwind", ("abort",)):
                 if self._interrupts.flagged and threading.get_ident() == self._main:
                     return KeyboardInterrupt()
+                if self.closed:
+                    return SystemExit()
         if not self._succeeds(self._describe, args):
             return prolog_error(term, str(term))
         message, file, line = (self.converter.read(args + index) for index in (1, 2, 3))
         return prolog_error(term, str(message).strip(), str(file) or None, int(str(line)) or None)
+
+    def _read_error(self, place: int) -> Value:
+        """Return an error term, without its context where that has no Python value."""
+        try:
+            return self.converter.read(place)
+        except ConversionError:
+            part = self.clib.new_terms(1)
+        if self.clib.get_arg(1, place, part):
+            try:
+                return Term("error", (self.converter.read(part), Var("_")))
+            except ConversionError:
+                return Term("error", ("unreadable", Var("_")))
+        return "unreadable"
 
     def _succeeds(self, predicate: int, args: int) -> bool:
         """Call a helper predicate once; an exception in it counts as failure."""

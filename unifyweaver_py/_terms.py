@@ -112,6 +112,7 @@ _PREFIX: Final[dict[str, tuple[int, str]]] = {
 _OPERATORS: Final = frozenset((*_INFIX, *_PREFIX, ":=", "."))
 _SYMBOL_CHARS: Final = frozenset("#$&*+-./:<=>?@^~\\")
 _ALONE: Final = frozenset(("{}", ";", "!"))
+_HIDDEN: Final = frozenset(("Cc", "Cf", "Zl", "Zp", "Zs"))
 _ESCAPES: Final = {
     "\\": "\\\\",
     "\a": "\\a",
@@ -173,7 +174,8 @@ def _escape(char: str, mark: str) -> str:
     escaped = _ESCAPES.get(char)
     if escaped is not None:
         return escaped
-    return char if char.isprintable() else f"\\x{ord(char):X}\\"
+    hidden = category(char) in _HIDDEN and char != " "
+    return f"\\x{ord(char):X}\\" if hidden else char
 
 
 def _write_float(value: float) -> str:
@@ -239,8 +241,8 @@ def _write_prefix(name: str, arg: Value) -> str:
     priority, kind = _PREFIX[name]
     text = _operand(arg, priority - (kind[1] == "x"))
     operator = write_atom(name)
-    signed = name in "+-" and text[0].isdigit()
-    return f"{operator} {text}" if signed or text[0] == "(" else _beside(operator, text)
+    apart = text[0] in "({" or (name in "+-" and text[0].isdigit())
+    return f"{operator} {text}" if apart else _beside(operator, text)
 
 
 def _operand(value: Value, priority: int) -> str:

@@ -35,7 +35,7 @@ effect_row(probe(_Target, _Request),
 effect_row(scan(_Dir, _Patterns, _Needs),
            "find and hash the files to ship; sources(Hash, Files, Bytes) or failed(Reason)").
 effect_row(ledger(_Request),
-           "what was last observed: put/5, get/2, all/1, forget/1, record/6").
+           "what was last observed: put/5, get/2, all/1, forget/2").
 effect_row(sleep(_Seconds), "done or cancelled").
 effect_row(emit(_Event), "tell who listens what happens; done").
 effect_row(now, "seconds since the epoch").
@@ -180,4 +180,3 @@ memory_ledger(all(Key), rows(Rows)) :-
     findall(row(Service, Host, Dir, Value), remembered(Service, Host, Dir, Key, Value), Rows).
 memory_ledger(forget(Service, Key), done) :-
     retractall(remembered(Service, _, _, Key, _)).
-memory_ledger(record(_, _, _, _, _, _), done).

@@ -5,6 +5,8 @@
             interrupt/1,                % +Thread
             load/2,                     % +File, -Problems
             open_library/3,             % +Folder, +Module, -Problems
+            guard_halt/0,
+            begin_ending/0,
             finish/0,
             hexadecimal/2,              % +Rational, -Text
             quotient/3                  % +Over, +Under, -Rational
@@ -167,6 +169,7 @@ interrupt(Thread) :-
 
 :- thread_local problem/4.
 :- thread_local collecting/0.
+:- dynamic ending/0.
 
 :- multifile user:message_hook/3.
 :- dynamic user:message_hook/3.
@@ -175,16 +178,21 @@ user:message_hook(Term, Kind, Lines) :-
     deployment_engine:collecting,
     deployment_engine:collect(Kind, Term, Lines).
 
+user:message_hook(_, _, _) :-
+    deployment_engine:ending.
+
 collect(Kind, Term, Lines) :-
     memberchk(Kind, [error, warning]),
     place(Term, File, Line),
     with_output_to(string(Text), print_message_lines(current_output, '', Lines)),
     assertz(problem(Kind, File, Line, Text)).
 
-place(error(_, file(File, Line, _, _)), File, Line) :-
-    !.
-place(error(_, stream(_, Line, _, _)), File, Line) :-
-    source_location(File, _),
+place(error(_, Context), File, Line) :-
+    nonvar(Context),
+    (   Context = file(File, Line, _, _)
+    ;   Context = stream(_, Line, _, _),
+        source_location(File, _)
+    ),
     !.
 place(_, File, Line) :-
     source_location(File, Line),
@@ -224,6 +232,16 @@ open_library(Folder, Module, Problems) :-
     ;   Problems = []
     ).
 
+%!  begin_ending is det.
+%
+%   Print nothing from now on: threads that are stopped because the process ends would complain.
+
+begin_ending :-
+    (   ending
+    ->  true
+    ;   assertz(ending)
+    ).
+
 %!  finish is semidet.
 %
 %   Write what is still buffered. True if no thread that Prolog code created is running, so that
@@ -254,8 +272,12 @@ hexadecimal(Rational, Text) :-
 quotient(Over, Under, Rational) :-
     Rational is Over rdiv Under.
 
-%   `halt` would end the Python process, from whatever thread.
+%!  guard_halt is det.
+%
+%   Make `halt` an error: it would end the Python process, from whatever thread. For Python's use
+%   only, for a Prolog of its own must be able to end.
 
-:- wrap_predicate(system:halt(_), deployment_engine, _,
-                  throw(error(permission_error(halt, process, python),
-                              context(system:halt/1, 'Prolog runs inside Python')))).
+guard_halt :-
+    wrap_predicate(system:halt(_), deployment_engine, _,
+                   throw(error(permission_error(halt, process, python),
+                               context(system:halt/1, 'Prolog runs inside Python')))).

@@ -7,7 +7,9 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -138,3 +140,17 @@ def _wait_until_listening(server: Sshd) -> None:
             break
         time.sleep(0.02)
     raise RuntimeError((server.folder / "sshd.log").read_text())
+
+
+def once_there(path: Path, act: Callable[[], object]) -> None:
+    """Do something as soon as a file exists, in a thread of its own; for at most 20 s."""
+
+    def wait() -> None:
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
+            if path.exists():
+                act()
+                return
+            time.sleep(0.01)
+
+    threading.Thread(target=wait, daemon=True).start()

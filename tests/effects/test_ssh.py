@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from sshd import Sshd, free_port, key_of, new_key
+from sshd import Sshd, free_port, key_of, new_key, once_there
 from test_files import ODD_NAMES, odd_sources
 
 from unifyweaver_py._terms import PrologString, Term
@@ -492,12 +492,17 @@ def test_cancelling_ends_the_remote_command(
     live: LiveEffects, run: Run, forward: Term, sshd: Sshd, tmp_path: Path
 ) -> None:
     script = f"echo begun; echo $$ >{tmp_path}/pid; sleep 60; echo never"
-    timer = threading.Timer(1, run.cancel.set)
-    begun = time.monotonic()
-    timer.start()
+    cancelled: list[float] = []
+
+    def cancel() -> None:
+        time.sleep(0.1)
+        cancelled.append(time.monotonic())
+        run.cancel.set()
+
+    once_there(tmp_path / "pid", cancel)
     outcome = live.shell(forward, sshd.target(), script, "none", 30)
     assert outcome == Term("cut", ("cancelled", ["begun"]))
-    assert time.monotonic() - begun < 1.5
+    assert time.monotonic() - cancelled[0] < 0.5
     pid = int((tmp_path / "pid").read_text())
     end = time.monotonic() + 5
     while Path(f"/proc/{pid}").exists() and time.monotonic() < end:
@@ -506,17 +511,17 @@ def test_cancelling_ends_the_remote_command(
 
 
 def test_after_a_cancel_the_undo_uses_the_same_connection(
-    live: LiveEffects, run: Run, forward: Term, sshd: Sshd
+    live: LiveEffects, run: Run, forward: Term, sshd: Sshd, tmp_path: Path
 ) -> None:
-    threading.Timer(0.5, run.cancel.set).start()
-    outcome = live.shell(forward, sshd.target(), "sleep 60", "none", 30)
+    once_there(tmp_path / "one", run.cancel.set)
+    outcome = live.shell(forward, sshd.target(), f"touch {tmp_path}/one; sleep 60", "none", 30)
     assert outcome == Term("cut", ("cancelled", []))
     assert live.shell(forward, sshd.target(), "true", "none", 30) == failed("cancelled")
     undo = Term("run", (run.id, "undo"))
     assert live.shell(undo, sshd.target(), "echo undone", "none", 10) == done(0, ["undone"])
     assert run.traffic["127.0.0.1"].connections == 1
-    threading.Timer(0.5, run.abandon.set).start()
-    outcome = live.shell(undo, sshd.target(), "sleep 60", "none", 30)
+    once_there(tmp_path / "two", run.abandon.set)
+    outcome = live.shell(undo, sshd.target(), f"touch {tmp_path}/two; sleep 60", "none", 30)
     assert outcome == Term("cut", ("cancelled", []))
 
 
@@ -541,27 +546,29 @@ def test_the_time_limit_holds_while_nobody_reads_the_payload(
 
 
 def test_a_connection_that_is_lost_is_a_cut_and_the_next_exec_connects_again(
-    live: LiveEffects, run: Run, forward: Term, own_sshd: Start
+    live: LiveEffects, run: Run, forward: Term, own_sshd: Start, tmp_path: Path
 ) -> None:
     server = own_sshd()
-    threading.Timer(0.7, server.cut).start()
+    once_there(tmp_path / "there", lambda: (time.sleep(0.2), server.cut()))
     begun = time.monotonic()
-    outcome = live.shell(forward, server.target(), "echo begun; sleep 30", "none", 30)
+    script = f"echo begun; touch {tmp_path}/there; sleep 30"
+    outcome = live.shell(forward, server.target(), script, "none", 30)
     assert outcome.name == "cut"
     assert outcome.args[1] == ["begun"]
     assert "lost" in str(outcome.args[0])
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 10
     assert live.shell(forward, server.target(), "echo back", "none", 10) == done(0, ["back"])
     assert run.traffic["127.0.0.1"].connections == 2
 
 
 def test_a_connection_lost_in_the_middle_of_a_payload_is_a_cut(
-    live: LiveEffects, forward: Term, own_sshd: Start, big: Path
+    live: LiveEffects, forward: Term, own_sshd: Start, big: Path, tmp_path: Path
 ) -> None:
     server = own_sshd()
     payload = release(live, forward, big, "*")
-    threading.Timer(0.7, server.cut).start()
-    outcome = live.shell(forward, server.target(), "sleep 30; cat", payload, 30)
+    once_there(tmp_path / "there", server.cut)
+    script = f"touch {tmp_path}/there; sleep 30; cat"
+    outcome = live.shell(forward, server.target(), script, payload, 30)
     assert outcome.name == "cut"
 
 

@@ -91,7 +91,7 @@ class Run:
     cancel: threading.Event = field(default_factory=threading.Event)
     abandon: threading.Event = field(default_factory=threading.Event)
     traffic: dict[str, Traffic] = field(default_factory=dict)
-    _connections: dict[object, Any] = field(default_factory=dict)
+    _connections: dict[object, Closable] = field(default_factory=dict)
     _locks: dict[object, threading.Lock] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _closed: bool = False

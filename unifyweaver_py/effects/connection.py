@@ -21,10 +21,7 @@ from typing import Any
 import fabric
 import paramiko
 from paramiko.config import SSHConfig
-from paramiko.ssh_exception import (
-    AuthenticationException,
-    SSHException,
-)
+from paramiko.ssh_exception import AuthenticationException, SSHException
 
 from unifyweaver_py.effects.base import (
     EffectError,

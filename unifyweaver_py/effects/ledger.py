@@ -1,8 +1,6 @@
-"""The ledger: history and the last observation, in SQLite. Nothing that decides is read from here
-alone.
+"""The ledger: what was last seen on each host, in SQLite. Nothing that decides is read from here.
 
-One row a service, host, folder and key; a table of operations. Several processes may use the file
-at once.
+One row a service, host, folder and key. Several processes may use the file at once.
 """
 
 from __future__ import annotations
@@ -24,11 +22,6 @@ CREATE TABLE IF NOT EXISTS observed (
     key TEXT NOT NULL, value TEXT NOT NULL,
     PRIMARY KEY (service, host, dir, key)
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS history (
-    run TEXT NOT NULL, service TEXT NOT NULL, operation TEXT NOT NULL, result TEXT NOT NULL,
-    started REAL NOT NULL, ended REAL NOT NULL
-);
-CREATE INDEX IF NOT EXISTS history_of_service ON history (service, started);
 """
 BUSY_SECONDS = 30
 
@@ -56,10 +49,9 @@ class Ledger:
     def answer(self, request: Term) -> str | Term:
         """Perform one request.
 
-        `put(Service, Host, Dir, Key, Value)`, `forget(Service)` and `record(Run, Service,
-        Operation, Result, Started, Ended)` answer `done`; `get(Service, Key)` answers
-        `rows([row(Host, Dir, Value), ...])` and `all(Key)` answers `rows([row(Service, Host, Dir,
-        Value), ...])`. Times are seconds since the epoch. Raises `TypeError` for any other request,
+        `put(Service, Host, Dir, Key, Value)` and `forget(Service, Key)` answer `done`;
+        `get(Service, Key)` answers `rows([row(Host, Dir, Value), ...])` and `all(Key)` answers
+        `rows([row(Service, Host, Dir, Value), ...])`. Raises `TypeError` for any other request,
         `sqlite3.Error` when the file cannot be read or written.
         """
         match request:
@@ -68,16 +60,10 @@ class Ledger:
                     "INSERT OR REPLACE INTO observed VALUES (?, ?, ?, ?, ?)",
                     (_text(service), _text(host), _text(folder), _text(key), _text(value)),
                 )
-            case Term("forget", (service,)):
-                return self._change("DELETE FROM observed WHERE service = ?", (_text(service),))
-            case Term("record", (run, service, operation, result, started, ended)):
+            case Term("forget", (service, key)):
                 return self._change(
-                    "INSERT INTO history VALUES (?, ?, ?, ?, ?, ?)",
-                    (
-                        *map(_text, (run, service, operation, result)),
-                        _seconds(started),
-                        _seconds(ended),
-                    ),
+                    "DELETE FROM observed WHERE service = ? AND key = ?",
+                    (_text(service), _text(key)),
                 )
             case Term("get", (service, key)):
                 return self._rows(
@@ -125,10 +111,6 @@ def _open(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA synchronous = FULL")
     connection.executescript(SCHEMA)
     return connection
-
-
-def _seconds(value: Any) -> float:
-    return float(value)
 
 
 def _text(value: Any) -> str:

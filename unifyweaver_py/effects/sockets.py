@@ -11,16 +11,9 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import paramiko
-from paramiko.ssh_exception import (
-    ChannelException,
-    SSHException,
-)
+from paramiko.ssh_exception import ChannelException, SSHException
 
-from unifyweaver_py.effects.base import (
-    DeadlineError,
-    EffectError,
-    unreachable,
-)
+from unifyweaver_py.effects.base import DeadlineError, EffectError, unreachable
 
 KEEPALIVE_SECONDS = 5
 DEAD_LINK_SECONDS = 15

@@ -15,9 +15,7 @@ from contextlib import suppress
 from typing import Any
 
 import paramiko
-from paramiko.ssh_exception import (
-    SSHException,
-)
+from paramiko.ssh_exception import SSHException
 
 from unifyweaver_py._terms import Term
 from unifyweaver_py.effects.archive import in_blocks
@@ -164,7 +162,7 @@ class _Exec:
                 channel.shutdown_write()
         except Exception as error:  # noqa: BLE001 - judged by the reading thread
             self._error = error
-            if self._channel is not None and not isinstance(error, OSError):
+            if self._channel is not None and not isinstance(error, (OSError, EOFError)):
                 self._channel.close()
         finally:
             self._opened.set()
