@@ -191,6 +191,7 @@ class Engine:
             thread: _Thread = self._local.thread
         except AttributeError:
             thread = self._local.thread = _Thread(self)
+            self._local.end = _ThreadEnd(thread)
         return thread
 
     def _unavailable(self) -> BaseException:
@@ -357,10 +358,16 @@ class _Thread:
         while self._idle:
             self._engine.destroy(self._idle.pop())
 
+
+class _ThreadEnd:
+    """What a thread alone refers to: it empties the table of its locals as its last act."""
+
+    def __init__(self, thread: _Thread) -> None:
+        self._thread = thread
+
     def __del__(self) -> None:
-        # The table of a thread's locals is emptied by the thread itself, as its last act.
-        if self.is_current and not self._engine.closed:
-            self.close()
+        if self._thread.is_current:
+            self._thread.close()
 
 
 class _OpenQuery:

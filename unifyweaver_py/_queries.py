@@ -353,11 +353,14 @@ class Cursor:
             first: Any = read(part)
             if not clib.get_arg(2, self._chunk, part):
                 return [dict(zip(names, row.args, strict=True)) for row in first]
+            place = clib.new_terms(1)
+            clib.get_arg(3, self._chunk, place)
+            length = read(place)
             columns = [_column(column) for column in first]
-            if any(column is None or len(column) != len(columns[0] or ()) for column in columns):
-                rows: Any = read(part)
-                return [dict(zip(names, row.args, strict=True)) for row in rows]
-            return _dicts(names, columns)
+            if all(column is not None and len(column) == length for column in columns):
+                return _dicts(names, columns)
+            values: Any = read(part)
+            return [dict(zip(names, row.args, strict=True)) for row in values]
         finally:
             clib.discard_frame(frame)
 

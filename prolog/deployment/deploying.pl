@@ -11,7 +11,7 @@
 :- use_module(plan, [survey_plan/4, deploy_plan/3, rollback_plan/3, observed/2]).
 :- use_module(releases, [release/5, hash_of_id/2]).
 :- use_module(run, [run/3]).
-:- use_module(targets, [observing/3]).
+:- use_module(observation, [observing/3]).
 
 %!  deploy(+Flavour, +Context, +Call, -Result) is det.
 %

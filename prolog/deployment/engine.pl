@@ -33,19 +33,37 @@ Helper predicates of `unifyweaver_py/_engine.py`. Nothing here knows of deployme
 
 parse_goal(Text, Module, Names, Template) :-
     term_string(Goal, Text, [module(Module), variable_names(Bindings)]),
+    single_term(Text, Module),
     maplist([Name=_, Name]>>true, Bindings, Names),
     maplist([_=Variable, Variable]>>true, Bindings, Variables),
     convlist([Name=Variable, Variable]>>(\+ sub_atom(Name, 0, _, _, '_')), Bindings, Wanted),
     compound_name_arguments(Row, row, Wanted),
     Template =.. [goal, Goal, Module:Goal, Row|Variables].
 
+%!  single_term(+Text, +Module) is det.
+%
+%   Text, which begins with a term, ends with it too: `Text .` may leave nothing but the full stop.
+
+single_term(Text, Module) :-
+    string_concat(Text, " .", Ended),
+    setup_call_cleanup(
+        open_string(Ended, In),
+        ( read_term(In, _, [module(Module)]),
+          read_string(In, _, Rest)
+        ),
+        close(In)),
+    (   split_string(Rest, "", " \t\r\n.", [""])
+    ->  true
+    ;   throw(error(syntax_error(end_of_file_expected), string(Text, 0)))
+    ).
+
 %!  chunk(:Goal, +Row, -Chunk) is nondet.
 %
 %   Chunk is `rows(Rows)`, the next solutions of Goal as instances of the compound Row, or `one` if
 %   Row is now the only one; on backtracking the following ones. The first chunk has 8 rows, the later ones more, up to 1024.
-%   Where each column of many rows is of one simple type it is `flat(Columns, Rows)`: a column is
-%   `atoms(Text)`, `integers(Text)` or `strings(Text)`, its values separated by NUL. A value that
-%   holds a NUL makes a column too long: then Rows are to be read.
+%   Where each column of many rows is of one simple type it is `flat(Columns, Rows, Length)`: a
+%   column is `atoms(Text)`, `integers(Text)` or `strings(Text)`, its values separated by NUL. One
+%   that does not have Length values held a NUL: then Rows are to be read.
 
 chunk(Goal, Row, Chunk) :-
     Limit = count(8),
@@ -58,8 +76,9 @@ chunk(Goal, Row, Chunk) :-
     ;   Count > 8,
         functor(Row, _, Width),
         Width > 0,
+        length(Rows, Length),
         columns(1, Width, Rows, Columns)
-    ->  Chunk = flat(Columns, Rows)
+    ->  Chunk = flat(Columns, Rows, Length)
     ;   Chunk = rows(Rows)
     ).
 

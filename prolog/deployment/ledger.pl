@@ -22,7 +22,7 @@ The ledger is history and the last observation: what decides is on the target.
 :- use_module(declarations, [require_service/1, service_targets/2]).
 :- use_module(releases, [scan_action/3, release_hash_of/3]).
 :- use_module(run, [ask/2]).
-:- use_module(targets, [context/5]).
+:- use_module(observation, [context/5]).
 
 %!  compute_source_hash(+Service, -Hash:atom) is det.
 %

@@ -22,7 +22,7 @@ An operation is a term named like its predicate, without the result and with its
 :- use_module(run, [collect_events/2, note_event/4]).
 :- use_module(running, [stopping/4, starting/3, draining/4, hooking/3, checking/4, status/4]).
 :- use_module(security, [validate_security/2]).
-:- use_module(targets, [context/5]).
+:- use_module(observation, [context/5]).
 
 %!  operation(?Operation, ?Service, ?Options, ?Scope, ?Needs) is nondet.
 %

@@ -12,7 +12,7 @@
 :- autoload(library(lists), [member/2, memberchk/2]).
 :- use_module(plan, [stop_plan/3, start_plan/2, drain_plan/3, hooks_plan/4, check_plan/5, observed/2]).
 :- use_module(run, [run/3]).
-:- use_module(targets, [observing/3]).
+:- use_module(observation, [observing/3]).
 
 %!  stopping(+Manner, +Context, +Call, -Result) is det.
 %
