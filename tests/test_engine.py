@@ -27,7 +27,7 @@ MODULE = "engine_test"
 def prolog() -> Engine:
     started = engine()
     started.once(
-        "forall(between(1, 5000, I), (atom_number(A, I), assertz(fact(I, A, \"x\"))))",
+        'forall(between(1, 5000, I), (atom_number(A, I), assertz(fact(I, A, "x"))))',
         module=MODULE,
     )
     return started
@@ -214,7 +214,7 @@ def test_prolog_errors(prolog: Engine, goal: str, kind: type[PrologError], text:
 
 def test_an_error_holds_what_was_thrown(prolog: Engine) -> None:
     with pytest.raises(PrologError) as caught:
-        prolog.once("throw(oops(1, \"text\"))")
+        prolog.once('throw(oops(1, "text"))')
     assert caught.value.term == Term("oops", (1, "text"))
 
 
@@ -256,7 +256,7 @@ def test_a_function_gets_values_and_returns_one(
     prolog: Engine, define: Callable[..., None]
 ) -> None:
     define("py_pair", 3, lambda left, right: Term("-", (left, [right])))
-    assert prolog.once("py_pair(a, \"b\", X)", module=MODULE) == {"X": Term("-", ("a", ["b"]))}
+    assert prolog.once('py_pair(a, "b", X)', module=MODULE) == {"X": Term("-", ("a", ["b"]))}
     assert prolog.once("py_pair(a, b, c)", module=MODULE) is None
 
 

@@ -103,7 +103,7 @@ def test_pyswip_works_beside_it(order: str) -> None:
 def test_start_ignores_the_users_start_up_file(tmp_path: Path) -> None:
     config = tmp_path / "swi-prolog"
     config.mkdir()
-    (config / "init.pl").write_text(":- format(\"started~n\").\n")
+    (config / "init.pl").write_text(':- format("started~n").\n')
     result = python(
         "from unifyweaver_py._engine import engine\nengine()", XDG_CONFIG_HOME=str(tmp_path)
     )

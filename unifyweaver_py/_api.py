@@ -488,7 +488,8 @@ def _operate(
 ) -> Result:
     """Perform an operation of every host of a service, and collect what happened.
 
-    A first Ctrl-C cancels what is under way and has it undone, a second one leaves at once.
+    A first Ctrl-C cancels what is under way and has it undone before `KeyboardInterrupt` is raised, a second one
+    leaves at once.
     """
     from unifyweaver_py.effects import new_run
 
@@ -509,6 +510,8 @@ def _operate(
         run.close()
     if answer is None:
         raise RuntimeError(f"{name} failed for {service}")
+    if run.cancel.is_set():
+        raise KeyboardInterrupt(f"{name} of {service}: {answer['Result']}")
     events = tuple(
         cast("Event", event_of(event)) for event in cast("Sequence[Value]", answer["Events"])
     )

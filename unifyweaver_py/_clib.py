@@ -100,6 +100,7 @@ class CLib:
         self.cut_last = quick("PL_cut_query", c_int, query)  # no choice point is left
         self.cut_query = slow("PL_cut_query", c_int, query)
         self.exception = quick("PL_exception", term, query)
+        self.handle_signals = slow("PL_handle_signals", c_int)
         self.clear_exception = quick("PL_clear_exception", None)
         self.raise_exception = quick("PL_raise_exception", c_int, term)
         self.call_quick = quick("PL_call_predicate", c_int, pointer, c_int, pointer, term)
@@ -112,9 +113,13 @@ class CLib:
         self.release_atom = quick("PL_unregister_atom", None, atom)
         self.new_functor = quick("PL_new_functor_sz", functor, atom, size)
 
+        self.term_type = on_terms("PL_term_type")
+        # Not for strings: it copies the text as well.
         self.term_value = on_terms("PL_get_term_value")
         self.get_int64 = on_terms("PL_get_int64")
         self.get_text = quick("PL_get_nchars", c_int, term, pointer, pointer, ctypes.c_uint)
+        self.mark_buffers = on_terms("PL_mark_string_buffers")
+        self.release_buffers = quick("PL_release_string_buffers_from_mark", None, size)
         self.get_arg = on_terms("PL_get_arg")
         self.get_nil = quick("PL_get_nil", c_int, term)
         self.get_list = on_terms("PL_get_list")
@@ -137,7 +142,9 @@ class CLib:
         self.erase = quick("PL_erase", None, pointer)
 
 
-def _typed(library: Any, name: str, result: Any, args: tuple[Any, ...] | None) -> Callable[..., Any]:
+def _typed(
+    library: Any, name: str, result: Any, args: tuple[Any, ...] | None
+) -> Callable[..., Any]:
     # Indexing makes a function object of its own; attribute access would share one with others.
     function = library[name]
     function.restype = result

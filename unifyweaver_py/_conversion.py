@@ -48,13 +48,15 @@ Variables: TypeAlias = dict[Any, Any]
 class _Scratch:
     """Buffers that one call into the C interface fills; never shared by two threads at a time."""
 
-    __slots__ = ("length", "length_at", "text", "text_at", "value", "value_at")
+    __slots__ = ("length", "length_at", "mark", "mark_at", "text", "text_at", "value", "value_at")
 
     def __init__(self) -> None:
         self.value = TermValue()
         self.value_at = ctypes.byref(self.value)
         self.length = ctypes.c_size_t()
         self.length_at = ctypes.addressof(self.length)
+        self.mark = ctypes.c_size_t()
+        self.mark_at = ctypes.byref(self.mark)
         self.text = ctypes.c_void_p()
         self.text_at = ctypes.addressof(self.text)
 
@@ -117,8 +119,9 @@ class Converter:
         return value  # type: ignore[no-any-return]
 
     def _read_leaf(self, term: int, scratch: _Scratch, variables: Variables | None) -> Any:
-        kind = self.clib.term_value(term, scratch.value_at)
+        kind = self.clib.term_type(term)
         if kind == ATOM:
+            self.clib.term_value(term, scratch.value_at)
             name = self._names.get(scratch.value.atom)
             return self._read_name(term, scratch) if name is None else name
         if kind == INTEGER:
@@ -167,18 +170,23 @@ class Converter:
             self._handles[name] = atom
 
     def _text(self, term: int, scratch: _Scratch, flags: int) -> str:
-        if not self.clib.get_text(term, scratch.length_at, scratch.text_at, flags):
-            self.clib.clear_exception()
-            raise ConversionError("text that can't be represented in UTF-8")
-        data = ctypes.string_at(scratch.text.value or 0, scratch.length.value)
+        clib = self.clib
+        clib.mark_buffers(scratch.mark_at)  # else the copy made below is kept for ever
+        try:
+            if not clib.get_text(term, scratch.length_at, scratch.text_at, flags):
+                clib.clear_exception()
+                raise ConversionError("text that can't be represented in UTF-8")
+            data = ctypes.string_at(scratch.text.value or 0, scratch.length.value)
+        finally:
+            clib.release_buffers(scratch.mark)
         return data.decode("utf-8", "surrogatepass")
 
     def _read_variable(self, term: int, scratch: _Scratch, variables: Variables) -> Var:
         place = self._text(term, scratch, CVT_VARIABLE | CVT_WRITE | REP_UTF8)
-        variable = variables.get(place)
+        variable: Var | None = variables.get(place)
         if variable is None:
             variable = variables[place] = Var(f"_G{next(self._anonymous)}")
-        return variable  # type: ignore[no-any-return]
+        return variable
 
     def _read_big_number(self, term: int, scratch: _Scratch) -> int | Fraction:
         clib = self.clib
@@ -210,10 +218,11 @@ class Converter:
 
     def _open(self, term: int, scratch: _Scratch, level: int) -> _Reading:
         clib = self.clib
-        kind = clib.term_value(term, scratch.value_at)
+        kind = clib.term_type(term)
         if kind == LIST_PAIR:
             clib.put_term(level, term)
             return _List(level)
+        clib.term_value(term, scratch.value_at)
         name_atom, arity = scratch.value.compound
         clib.put_term(level, term)
         if kind == DICT:
@@ -343,7 +352,7 @@ class Converter:
         if isinstance(value, list):
             return _WritingList(self.clib, term, value, level)
         if isinstance(value, dict):
-            return _WritingDict(self.clib, term, value, level)
+            return _WritingDict(self.clib, term, value)
         functor = self.functor(value.name, len(value.args))
         return _WritingCompound(self.clib, term, value.args, level, functor)
 
@@ -463,11 +472,11 @@ class _Writing:
         self.values = values
         self.begun = begun
 
-    def step(self, clib: CLib) -> Any:
-        raise NotImplementedError
+    def step(self, _clib: CLib) -> Any:
+        return next(self.values, _DONE)
 
-    def finish(self, converter: Converter) -> bool:
-        raise NotImplementedError
+    def finish(self, _converter: Converter) -> bool:
+        return True
 
 
 class _WritingList(_Writing):
@@ -507,23 +516,17 @@ class _WritingCompound(_Writing):
             clib.get_arg(self.index, self.term, self.place)
         return value
 
-    def finish(self, converter: Converter) -> bool:
-        return True
-
 
 class _WritingDict(_Writing):
     __slots__ = ("pairs", "term")
 
-    def __init__(self, clib: CLib, term: int, value: dict[Any, Any], level: int) -> None:
+    def __init__(self, clib: CLib, term: int, value: dict[Any, Any]) -> None:
         for key in value:
             if isinstance(key, bool) or not isinstance(key, str | int):
                 raise TypeError(f"a key of a dict must be str or int, not {key!r:.80}")
         pairs = [Term("-", item) for item in value.items()]
         super().__init__(clib.new_terms(1), iter([pairs]), True)
         self.term = clib.copy_term(term)
-
-    def step(self, clib: CLib) -> Any:
-        return next(self.values, _DONE)
 
     def finish(self, converter: Converter) -> bool:
         return converter.make_dict(self.term, self.place)

@@ -21,7 +21,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, sleep
 from types import ModuleType
@@ -57,7 +57,7 @@ class Engine:
     def __init__(self, clib: CLib) -> None:
         self._clib = clib
         self._main = threading.main_thread().ident
-        self._interrupts = _interrupts.Interrupts(self._interrupt)
+        self._interrupts = _interrupts.Interrupts(self._interrupt, self._drain)
         self.queries = Queries(clib, self._interrupts)
         self._local = threading.local()
         self._busy: set[_PrologEngine] = set()
@@ -115,14 +115,10 @@ class Engine:
         """
         if on_interrupt is not None and threading.get_ident() == self._main:
             return self._apart(goal, bindings or {}, module, on_interrupt)
-        result: dict[str, Value] | None = self.run(
-            self.queries.once, goal, bindings or {}, module
-        )
+        result: dict[str, Value] | None = self.run(self.queries.once, goal, bindings or {}, module)
         return result
 
-    def register(
-        self, module: str, name: str, arity: int, function: Callable[..., Value]
-    ) -> None:
+    def register(self, module: str, name: str, arity: int, function: Callable[..., Value]) -> None:
         """Define the predicate `module:name/arity` by a Python function.
 
         The function gets the first `arity - 1` arguments as Python values; what it returns is
@@ -145,27 +141,33 @@ class Engine:
         solution = self.once(
             "deployment_engine:load(File, Problems)", {"File": file}, module="user"
         )
-        self._refuse(solution, file)
+        problems = self._problems(solution, file)
+        if problems:
+            raise LoadError(file, problems)
 
     def open_library(self, folder: str) -> None:
         """Find Prolog libraries in a folder, and import `library(deployment_glue)` if it is there.
 
         Raises:
-            LoadError: a file of the library printed errors or warnings.
+            LoadError: a file of the library printed an error.
         """
         solution = self.once(
             "deployment_engine:open_library(Folder, Module, Problems)",
             {"Folder": folder, "Module": DEFAULT_MODULE},
             module="user",
         )
-        self._refuse(solution, folder)
+        problems = self._problems(solution, folder)
+        if any(problem.kind == "error" for problem in problems):
+            raise LoadError(folder, problems)
 
-    def _refuse(self, solution: dict[str, Value] | None, file: str) -> None:
-        """Raise what was reported while a file was loaded."""
+    def _problems(self, solution: dict[str, Value] | None, file: str) -> tuple[LoadProblem, ...]:
+        """Return what was reported while a file was loaded, and let its operators take effect."""
         self.run(self.queries.forget_goals)
-        problems: Any = solution["Problems"] if solution else []
-        if problems:
-            raise LoadError(file, tuple(_problem(problem, file) for problem in problems))
+        terms: Any = solution["Problems"] if solution else []
+        return tuple(
+            LoadProblem(kind, where or file, line, text.strip())
+            for kind, where, line, text in (term.args for term in terms)
+        )
 
     # Which Prolog engine a thread uses
 
@@ -203,7 +205,8 @@ class Engine:
     def using(self, engine: _PrologEngine, work: Callable[..., T], *args: Any) -> T:
         """Call `work` with this engine current."""
         if threading.get_ident() == self._main:
-            return self._interrupts.run(engine.thread, self._switched, engine, work, *args)
+            result: T = self._interrupts.run(engine.thread, self._switched, engine, work, *args)
+            return result
         return self._switched(engine, work, *args)
 
     def _switched(self, engine: _PrologEngine, work: Callable[..., T], *args: Any) -> T:
@@ -250,11 +253,11 @@ class Engine:
         """End Prolog at the end of the process. Whatever still runs gets one second to stop."""
         if self.closed:
             return
+        self._interrupts.close()
         self.thread().close()
         self.once("deployment_engine:begin_ending", module="user")
         self.queries.closed = True
         self._stop_busy()
-        self._interrupts.close()
         try:
             alone = self.once("deployment_engine:finish", module="user") is not None
         finally:
@@ -274,6 +277,15 @@ class Engine:
         """Refuse to work from now on: this is a forked process, which has none of the threads."""
         self.closed = "Prolog does not survive a fork; start a new process (spawn) instead"
 
+    def _drain(self) -> None:
+        while self._clib.handle_signals() < 0:  # each raised, and is taken off the queue
+            self._clib.clear_exception()
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C ended what the main thread last asked."""
+        return self._interrupts.flagged
+
     def _interrupt(self, thread: int) -> None:
         self.once(Term("interrupt", (thread,)), module="deployment_engine")
 
@@ -291,7 +303,7 @@ class Engine:
         def ask() -> None:
             try:
                 outcome[0] = self.once(goal, bindings, module)
-            except BaseException as error:  # raised again by the thread that waits
+            except BaseException as error:  # noqa: BLE001 the thread that waits raises it again
                 outcome[1] = error
             finally:
                 done.set()
@@ -321,6 +333,7 @@ class _Thread:
         self._open: set[_OpenQuery] = set()
         self._forgotten: deque[_OpenQuery] = deque()
         self._ident = threading.get_ident()
+        self.is_main = threading.current_thread() is threading.main_thread()
 
     @property
     def is_current(self) -> bool:
@@ -333,7 +346,8 @@ class _Thread:
         return self._idle.pop() if self._idle else self._engine.create()
 
     def give_back(self, engine: _PrologEngine) -> None:
-        if len(self._idle) < _IDLE_ENGINES:
+        late_interrupt = self._engine.interrupted and self.is_main
+        if len(self._idle) < _IDLE_ENGINES and not late_interrupt:
             self._idle.append(engine)
         else:
             self._engine.destroy(engine)
@@ -406,13 +420,15 @@ class _OpenQuery:
             self._engine.using(self.prolog, self._cursor.close)
 
 
-def _problem(problem: Any, file: str) -> LoadProblem:
-    kind, where, line, text = problem.args
-    return LoadProblem(kind, where or file, line, text.strip())
+@dataclass(slots=True)
+class _Process:
+    """What there is once in a process."""
+
+    engine: Engine | None = None
+    starting: threading.Lock = field(default_factory=threading.Lock)
 
 
-_engine: Engine | None = None
-_starting: Final = threading.Lock()
+_process: Final = _Process()
 
 
 def engine() -> Engine:
@@ -420,17 +436,17 @@ def engine() -> Engine:
 
     Raises:
         PrologNotFound: SWI-Prolog is missing, or older than 9.0.
-        EngineUnavailable: this process is a fork of one that had started Prolog.
+        LoadError: the Prolog half of this library does not load.
     """
-    global _engine
-    if _engine is None:
-        with _starting:
-            if _engine is None:
-                _engine = _start()
-                _engine.detach()
-                atexit.register(_engine.close)
-                os.register_at_fork(after_in_child=_engine.abandon)
-    return _engine
+    if _process.engine is None:
+        with _process.starting:
+            if _process.engine is None:
+                started = _start()
+                started.detach()
+                atexit.register(started.close)
+                os.register_at_fork(after_in_child=started.abandon)
+                _process.engine = started
+    return _process.engine
 
 
 def _start() -> Engine:

@@ -11,18 +11,17 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from time import monotonic
 from types import FrameType
 from typing import Any, Final, TypeVar
 
-try:  # without the enumerations of `signal`, which cost more than a query
-    import _signal as _quick
-except ImportError:
-    _quick = signal  # type: ignore[misc]
-
 T = TypeVar("T")
+
+# `signal` without its enumerations, whose conversions cost as much as a query.
+_quick: Any = sys.modules.get("_signal", signal)
 
 _SETTLE: Final = 0  # no signal has this number, nor the next
 _CLOSE: Final = 255
@@ -35,13 +34,16 @@ class Interrupts:
 
     Args:
         send: makes the Prolog engine of this identifier unwind; called on another thread.
+        drain: has the current Prolog engine take what was sent too late for the query.
     """
 
-    def __init__(self, send: Callable[[int], None]) -> None:
+    def __init__(self, send: Callable[[int], None], drain: Callable[[], None]) -> None:
         self.active = False
         self.flagged = False
         self.inside = False
+        self._closed = False
         self._send = send
+        self._drain = drain
         self._targets: list[int] = []
         self._sent = False
         self._echo_until = 0.0
@@ -62,8 +64,10 @@ class Interrupts:
         if self.active:
             return self._run_nested(target, work, args)
         previous = _quick.getsignal(signal.SIGINT)
-        if not callable(previous):
+        if self._closed or not callable(previous):
             return work(*args)
+        if self._watcher is None:
+            self._start()
         _quick.signal(signal.SIGINT, self._note)
         self._outer_wakeup = _quick.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         self._begin(target)
@@ -76,20 +80,24 @@ class Interrupts:
             _quick.signal(signal.SIGINT, previous)
             if self.flagged or self._sent:
                 self._settle()
+                self._drain()
         if self.flagged:
             raise KeyboardInterrupt
         return result
 
+    def _start(self) -> None:
+        watcher = threading.Thread(target=self._watch, name="ctrl-c", daemon=True)
+        watcher.start()
+        self._watcher = watcher
+
     def close(self) -> None:
-        """End the second thread."""
+        """End the second thread; from now on Ctrl-C has to wait for the end of a query."""
+        self._closed = True
         if self._watcher is not None:
             os.write(self._write, bytes([_CLOSE]))
             self._watcher.join(_SETTLE_SECONDS)
 
     def _begin(self, target: int) -> None:
-        if self._watcher is None:
-            self._watcher = threading.Thread(target=self._watch, name="ctrl-c", daemon=True)
-            self._watcher.start()
         self.flagged = False
         self.inside = False
         self._sent = False
@@ -109,7 +117,7 @@ class Interrupts:
             raise KeyboardInterrupt
         return result
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _note(self, _number: int, _frame: FrameType | None) -> None:
         first = not self.flagged
         self.flagged = True
         if self.inside and (first or monotonic() > self._echo_until):
@@ -160,7 +168,7 @@ def wait(done: threading.Event, on_interrupt: Callable[[], object]) -> None:
     """
     count = 0
 
-    def handle(number: int, frame: FrameType | None) -> None:
+    def handle(_number: int, _frame: FrameType | None) -> None:
         nonlocal count
         count += 1
         if count > 1:

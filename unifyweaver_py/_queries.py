@@ -101,9 +101,7 @@ class Queries:
             raise
         return Cursor(self, frame, query, args + 2, wanted)
 
-    def _put_chunk(
-        self, args: int, module: str, goal: int, wanted: list[tuple[str, int]]
-    ) -> None:
+    def _put_chunk(self, args: int, module: str, goal: int, wanted: list[tuple[str, int]]) -> None:
         """Put `module:goal` and the row of the variables wanted at two term references."""
         clib = self.clib
         part = clib.new_terms(1)
@@ -259,9 +257,7 @@ class Queries:
 
     # Foreign predicates
 
-    def register(
-        self, module: str, name: str, arity: int, function: Callable[..., Value]
-    ) -> None:
+    def register(self, module: str, name: str, arity: int, function: Callable[..., Value]) -> None:
         """Define a deterministic predicate whose last argument is the function's result."""
         read, unify = self.converter.read, self.converter.unify
         arguments = self._arguments(arity - 1)

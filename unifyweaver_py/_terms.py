@@ -80,6 +80,12 @@ def _hashable(value: object) -> object:
     return value
 
 
+_COMPARISONS: Final = "< = =.. =@= =:= =< == =\\= > >= @< @=< @> @>= \\= \\== \\=@= as is >:< :<"
+_PRODUCTS: Final = "* / // << >> div mod rdiv rem xor"
+_DECLARATIONS: Final = (
+    "discontiguous dynamic initialization meta_predicate module_transparent multifile public "
+    "table thread_initialization thread_local volatile"
+)
 # Priority and kind of the operators that a Prolog module starts with.
 _INFIX: Final[dict[str, tuple[int, str]]] = {
     **dict.fromkeys((":-", "-->", "=>"), (1200, "xfx")),
@@ -87,23 +93,16 @@ _INFIX: Final[dict[str, tuple[int, str]]] = {
     ";": (1100, "xfy"),
     **dict.fromkeys(("->", "*->"), (1050, "xfy")),
     ",": (1000, "xfy"),
-    **dict.fromkeys(
-        "< = =.. =@= =:= =< == =\\= > >= @< @=< @> @>= \\= \\== \\=@= as is >:< :<".split(),
-        (700, "xfx"),
-    ),
+    **dict.fromkeys(_COMPARISONS.split(), (700, "xfx")),
     ":": (600, "xfy"),
-    **dict.fromkeys("+ - /\\ \\/".split(), (500, "yfx")),
-    **dict.fromkeys("* / // << >> div mod rdiv rem xor".split(), (400, "yfx")),
+    **dict.fromkeys(("+", "-", "/\\", "\\/"), (500, "yfx")),
+    **dict.fromkeys(_PRODUCTS.split(), (400, "yfx")),
     "**": (200, "xfx"),
     "^": (200, "xfy"),
 }
 _PREFIX: Final[dict[str, tuple[int, str]]] = {
     **dict.fromkeys((":-", "?-"), (1200, "fx")),
-    **dict.fromkeys(
-        "discontiguous dynamic initialization meta_predicate module_transparent multifile public "
-        "table thread_initialization thread_local volatile".split(),
-        (1150, "fx"),
-    ),
+    **dict.fromkeys(_DECLARATIONS.split(), (1150, "fx")),
     "\\+": (900, "fy"),
     **dict.fromkeys(("+", "-", "\\"), (200, "fy")),
     "$": (1, "fx"),
@@ -125,7 +124,7 @@ _ESCAPES: Final = {
 }
 
 
-def write_term(value: Value, priority: int = 1200) -> str:
+def write_term(value: Value, priority: int = 1200) -> str:  # noqa: PLR0911 one a type
     """Return the text from which Prolog reads `value` back, as ``writeq`` would print it.
 
     Operators get the least parentheses that `priority`, the highest one allowed here, permits.

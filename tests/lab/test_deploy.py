@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -676,3 +677,26 @@ def test_host_options_are_compared_beside_the_release(lab: Lab, site: Site) -> N
     assert current(first) == release
     assert current(second).startswith(release)
     assert uw.deployed_hash("web") == release
+
+
+@pytest.mark.parametrize("during", ["start", "post_deploy_1"])
+def test_ctrl_c_ends_the_waiting_and_undoes(lab: Lab, site: Site, during: str) -> None:
+    host = lab.hosts[0]
+    declare(site, lab, host, healthy_deadline=60)
+    site.deploy()
+    before = current(host)
+    site.release("2", "deaf" if during == "start" else "healthy")
+    uw.declare_lifecycle_hook("web", "post_deploy", uw.custom("sleep 60"))
+
+    def interrupt(event: uw.Event | uw.Begin) -> None:
+        if isinstance(event, uw.Begin) and during in event.steps:
+            main = threading.main_thread().ident
+            threading.Timer(0.7, signal.pthread_kill, [main, signal.SIGINT]).start()
+
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        print(site.deploy(on_event=interrupt))
+    assert time.monotonic() - began < 10
+    assert current(host) == before
+    assert answer(host) == "1"
+    assert len(servers(host)) == 1
