@@ -119,7 +119,7 @@ def _dict(options: Value) -> Options:
             case Term("header", (str(name), value)):
                 found.setdefault("header", {})[name] = value
             case Term(name, (list(pairs),)) if pairs and all(_is_pair(pair) for pair in pairs):
-                found[name] = {pair.args[0]: pair.args[1] for pair in pairs}  # type: ignore[union-attr]
+                found[name] = {pair.args[0]: pair.args[1] for pair in pairs}
             case Term(name, (value,)):
                 found[name] = value
     return found

@@ -40,6 +40,7 @@ VARARGS: Final = 0x08
 CLEANUP_NO_RECLAIM_MEMORY: Final = 0x10000
 CLEANUP_NO_CANCEL: Final = 0x20000
 MAIN_ENGINE: Final = 1
+CURRENT_ENGINE: Final = 2
 
 ForeignFunction = ctypes.CFUNCTYPE(c_size_t, c_size_t, c_int, c_void_p)
 

@@ -139,6 +139,7 @@ class Converter:
             case _clib.NIL:
                 return []
             case _clib.FLOAT:
+                self.clib.term_value(term, scratch.value_at)
                 return float(scratch.value.number)
             case _clib.VARIABLE:
                 return self._read_variable(term, scratch, variables)

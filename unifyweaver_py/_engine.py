@@ -31,10 +31,12 @@ from unifyweaver_py import _interrupts
 from unifyweaver_py._clib import (
     CLEANUP_NO_CANCEL,
     CLEANUP_NO_RECLAIM_MEMORY,
+    CURRENT_ENGINE,
     MAIN_ENGINE,
     CLib,
 )
 from unifyweaver_py._errors import EngineUnavailable, LoadError, LoadProblem, PrologNotFound
+from unifyweaver_py._interrupts import PrologEngine
 from unifyweaver_py._paths import prolog_dir
 from unifyweaver_py._queries import Cursor, Queries
 from unifyweaver_py._terms import Term, Value
@@ -60,7 +62,7 @@ class Engine:
         self._interrupts = _interrupts.Interrupts(self._interrupt, self._drain)
         self.queries = Queries(clib, self._interrupts)
         self._local = threading.local()
-        self._busy: set[_PrologEngine] = set()
+        self._busy: set[PrologEngine] = set()
         self.closed = ""
 
     def query(
@@ -177,7 +179,8 @@ class Engine:
             raise self._unavailable()
         own = self._clib.thread_self()
         if threading.get_ident() == self._main:
-            return self._interrupts.run(own if own != _NONE else self._adopt_main(), work, *args)
+            current = PrologEngine(CURRENT_ENGINE, own if own != _NONE else self._adopt_main())
+            return self._interrupts.run(current, work, *args)
         if own != _NONE:
             return work(*args)
         thread = self.thread()
@@ -202,14 +205,14 @@ class Engine:
             return SystemExit()
         return EngineUnavailable(self.closed)
 
-    def using(self, engine: _PrologEngine, work: Callable[..., T], *args: Any) -> T:
+    def using(self, engine: PrologEngine, work: Callable[..., T], *args: Any) -> T:
         """Call `work` with this engine current."""
         if threading.get_ident() == self._main:
-            result: T = self._interrupts.run(engine.thread, self._switched, engine, work, *args)
+            result: T = self._interrupts.run(engine, self._switched, engine, work, *args)
             return result
         return self._switched(engine, work, *args)
 
-    def _switched(self, engine: _PrologEngine, work: Callable[..., T], *args: Any) -> T:
+    def _switched(self, engine: PrologEngine, work: Callable[..., T], *args: Any) -> T:
         set_engine = self._clib.set_engine
         before = ctypes.c_void_p()
         if set_engine(engine.handle, ctypes.byref(before)):
@@ -227,7 +230,7 @@ class Engine:
             raise EngineUnavailable("Prolog's main engine is in use by another thread")
         return int(self._clib.thread_self())
 
-    def create(self) -> _PrologEngine:
+    def create(self) -> PrologEngine:
         """Return a new engine, which belongs to the thread that calls."""
         clib = self._clib
         handle = None if self.closed else clib.create_engine(None)
@@ -237,9 +240,9 @@ class Engine:
         clib.set_engine(handle, ctypes.byref(before))
         number = clib.thread_self()
         clib.set_engine(before, None)
-        return _PrologEngine(handle, number)
+        return PrologEngine(handle, number)
 
-    def destroy(self, engine: _PrologEngine) -> None:
+    def destroy(self, engine: PrologEngine) -> None:
         """Destroy an idle engine, on the thread that made it."""
         if not self.closed:
             self._clib.destroy_engine(engine.handle)
@@ -270,24 +273,23 @@ class Engine:
         deadline = monotonic() + _EXIT_SECONDS
         while self._busy and monotonic() < deadline:
             for engine in list(self._busy):
-                self._interrupt(engine.thread)
+                self._interrupt(engine)
             sleep(0.02)
 
     def abandon(self) -> None:
         """Refuse to work from now on: this is a forked process, which has none of the threads."""
         self.closed = "Prolog does not survive a fork; start a new process (spawn) instead"
 
-    def _drain(self) -> None:
+    def _drain(self, engine: PrologEngine) -> None:
+        """Have an idle engine take the interrupts that came too late for its query."""
+        self._switched(engine, self._handle_signals)
+
+    def _handle_signals(self) -> None:
         while self._clib.handle_signals() < 0:  # each raised, and is taken off the queue
             self._clib.clear_exception()
 
-    @property
-    def interrupted(self) -> bool:
-        """Whether Ctrl-C ended what the main thread last asked."""
-        return self._interrupts.flagged
-
-    def _interrupt(self, thread: int) -> None:
-        self.once(Term("interrupt", (thread,)), module="deployment_engine")
+    def _interrupt(self, engine: PrologEngine) -> None:
+        self.once(Term("interrupt", (engine.thread,)), module="deployment_engine")
 
     def _apart(
         self,
@@ -316,38 +318,28 @@ class Engine:
         return result  # type: ignore[no-any-return]
 
 
-@dataclass(frozen=True, slots=True)
-class _PrologEngine:
-    """A Prolog engine: its handle, and the identifier by which Prolog code knows it."""
-
-    handle: int
-    thread: int
-
-
 class _Thread:
     """The Prolog engines that one Python thread has made, and its open iterations."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._idle: list[_PrologEngine] = []
+        self._idle: list[PrologEngine] = []
         self._open: set[_OpenQuery] = set()
         self._forgotten: deque[_OpenQuery] = deque()
         self._ident = threading.get_ident()
-        self.is_main = threading.current_thread() is threading.main_thread()
 
     @property
     def is_current(self) -> bool:
         return threading.get_ident() == self._ident
 
-    def take(self) -> _PrologEngine:
+    def take(self) -> PrologEngine:
         """Return an idle engine, or a new one."""
         while self._forgotten:
             self.end(self._forgotten.popleft())
         return self._idle.pop() if self._idle else self._engine.create()
 
-    def give_back(self, engine: _PrologEngine) -> None:
-        late_interrupt = self._engine.interrupted and self.is_main
-        if len(self._idle) < _IDLE_ENGINES and not late_interrupt:
+    def give_back(self, engine: PrologEngine) -> None:
+        if len(self._idle) < _IDLE_ENGINES:
             self._idle.append(engine)
         else:
             self._engine.destroy(engine)

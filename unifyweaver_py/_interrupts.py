@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable
 from time import monotonic
 from types import FrameType
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
@@ -29,22 +29,31 @@ _SETTLE_SECONDS: Final = 1.0
 _ECHO_SECONDS: Final = 0.02
 
 
+class PrologEngine(NamedTuple):
+    """A Prolog engine: its handle, and the identifier by which Prolog code knows it."""
+
+    handle: int
+    thread: int
+
+
 class Interrupts:
     """Turns SIGINT on the main thread into the end of the query that runs there.
 
     Args:
-        send: makes the Prolog engine of this identifier unwind; called on another thread.
-        drain: has the current Prolog engine take what was sent too late for the query.
+        send: makes a Prolog engine unwind what it runs; called on another thread.
+        drain: has an engine, idle by now, take what was sent too late for its query.
     """
 
-    def __init__(self, send: Callable[[int], None], drain: Callable[[], None]) -> None:
+    def __init__(
+        self, send: Callable[[PrologEngine], None], drain: Callable[[PrologEngine], None]
+    ) -> None:
         self.active = False
         self.flagged = False
         self.inside = False
         self._closed = False
         self._send = send
         self._drain = drain
-        self._targets: list[int] = []
+        self._engines: list[PrologEngine] = []
         self._sent = False
         self._echo_until = 0.0
         self._lock = threading.Lock()
@@ -55,32 +64,33 @@ class Interrupts:
         self._outer_wakeup = -1
         self._watcher: threading.Thread | None = None
 
-    def run(self, target: int, work: Callable[..., T], *args: Any) -> T:
-        """Run `work` on the main thread; `target` is the Prolog engine it uses.
+    def run(self, engine: PrologEngine, work: Callable[..., T], *args: Any) -> T:
+        """Run `work`, which uses this Prolog engine, on the main thread.
 
         Raises:
             KeyboardInterrupt: SIGINT arrived, whether or not the query noticed.
         """
         if self.active:
-            return self._run_nested(target, work, args)
+            return self._run_nested(engine, work, args)
         previous = _quick.getsignal(signal.SIGINT)
         if self._closed or not callable(previous):
             return work(*args)
         if self._watcher is None:
             self._start()
+        self.flagged = False
         _quick.signal(signal.SIGINT, self._note)
         self._outer_wakeup = _quick.set_wakeup_fd(self._write, warn_on_full_buffer=False)
-        self._begin(target)
+        self._begin(engine)
         try:
             result = work(*args)
         finally:
             with self._lock:
                 self.active = False
-            _quick.set_wakeup_fd(self._outer_wakeup)
-            _quick.signal(signal.SIGINT, previous)
             if self.flagged or self._sent:
                 self._settle()
-                self._drain()
+                self._drain(engine)
+            _quick.set_wakeup_fd(self._outer_wakeup)
+            _quick.signal(signal.SIGINT, previous)
         if self.flagged:
             raise KeyboardInterrupt
         return result
@@ -97,21 +107,23 @@ class Interrupts:
             os.write(self._write, bytes([_CLOSE]))
             self._watcher.join(_SETTLE_SECONDS)
 
-    def _begin(self, target: int) -> None:
-        self.flagged = False
+    def _begin(self, engine: PrologEngine) -> None:
         self.inside = False
         self._sent = False
         self._echo_until = 0.0
-        self._targets = [target]
+        self._engines = [engine]
         self.active = True
 
-    def _run_nested(self, target: int, work: Callable[..., T], args: tuple[Any, ...]) -> T:
+    def _run_nested(self, engine: PrologEngine, work: Callable[..., T], args: tuple[Any, ...]) -> T:
         inside, self.inside = self.inside, False
-        self._targets.append(target)
+        self._engines.append(engine)
         try:
             result = work(*args)
         finally:
-            self._targets.pop()
+            with self._lock:
+                self._engines.pop()
+            if self._sent and engine not in self._engines:
+                self._drain(engine)
             self.inside = inside
         if self.flagged:
             raise KeyboardInterrupt
@@ -124,10 +136,14 @@ class Interrupts:
             raise KeyboardInterrupt
 
     def _settle(self) -> None:
-        """Let the watcher read what it was sent, so that none of it hits the next query."""
-        self._settled.clear()
-        os.write(self._write, bytes([_SETTLE]))
-        self._settled.wait(_SETTLE_SECONDS)
+        """Let the watcher read what it was sent, so that none of it hits the next query.
+
+        Twice, for its last signal may have come back to it after the first time.
+        """
+        for _ in range(2):
+            self._settled.clear()
+            os.write(self._write, bytes([_SETTLE]))
+            self._settled.wait(_SETTLE_SECONDS)
 
     def _watch(self) -> None:
         while data := os.read(self._read, 512):
@@ -146,7 +162,7 @@ class Interrupts:
             if not self.active or self.inside or monotonic() < self._echo_until:
                 return
             self._sent = True
-            self._send(self._targets[-1])
+            self._send(self._engines[-1])
             self._echo_until = monotonic() + _ECHO_SECONDS
         # A builtin that sleeps or reads looks for its interrupt only when a signal wakes it up.
         signal.pthread_kill(self._main, signal.SIGINT)

@@ -135,11 +135,19 @@ remote_outcomes(done(Status, Lines, Errors), Steps, Outcomes) :-
     step_outcomes(Steps, done(Status, Errors), Lines, Outcomes).
 remote_outcomes(cut(Reason, Lines), Steps, Outcomes) :-
     step_outcomes(Steps, cut(Reason), Lines, Outcomes).
-remote_outcomes(failed(Reason), [do(Id, _, _)|Steps], [outcome(Id, failed(Reason), [], none, none)|Outcomes]) :-
-    maplist(never_run(Reason), Steps, Outcomes).
+remote_outcomes(failed(Reason), Steps, Outcomes) :-
+    never_begun(Steps, Reason, Outcomes).
 
-never_run(Reason, do(Id, may, _), outcome(Id, failed(Reason), [], none, none)) :- !.
-never_run(_, do(Id, _, _), outcome(Id, not_run, [], none, none)).
+%   The first step that had to succeed is the one that failed: those before it may fail, those after it don't run.
+
+never_begun([], _, []).
+never_begun([do(Id, Mode, _)|Steps], Reason, [outcome(Id, failed(Reason), [], none, none)|Outcomes]) :-
+    (   Mode == must
+    ->  maplist(not_run, Steps, Outcomes)
+    ;   never_begun(Steps, Reason, Outcomes)
+    ).
+
+not_run(do(Id, _, _), outcome(Id, not_run, [], none, none)).
 
 defined(Goal) :-
     predicate_property(deployment_effects:Goal, foreign).

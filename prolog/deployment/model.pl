@@ -1,6 +1,7 @@
 :- module(deployment_model,
           [ start_model/1,              % +Script
-            model_effect/2              % +Effect, -Outcome
+            model_effect/2,             % +Effect, -Outcome
+            modelled_host/2             % +Host, -Facts
           ]).
 
 /** <module> Modelled hosts
@@ -11,6 +12,8 @@ Each effect changes a modelled host; what happens comes from a script given by t
     `running(Id)`, `port(Id, Text)`; by default there is nothing on it
   - `fails(Host, Action, Reason)`: that action fails there; Action is its name, or `Id:Name` for one step
   - `cut(Host, Action, Reason)`: the connection is lost in that action, after it took effect
+  - `cut(Host, Action, Reason, Reached)`: likewise, and Reached tells how far the target went without being
+    heard: `before` the action, `after` it, or to the `end` of the script
   - `answers(Host, Answers)`: the answers to health probes in turn, each a status or `failed(Reason)`; the
     last stays; 200 by default
   - `sources(Hash)`: the hash of the files to ship
@@ -28,6 +31,19 @@ start_model(Script) :-
     option(at(Time), Script, 0),
     copy_term(Script, Own),
     b_setval(deployment_model, model(Own, [], Time)).
+
+%!  modelled_host(+Host, -Facts:list) is det.
+%
+%   What the run of this thread, last started by start_model/1, has left on Host: Facts as in `host/2` of the script, sorted
+%   but for the order of `history/1`.
+
+modelled_host(Host, Facts) :-
+    b_getval(deployment_model, model(Script, States, _)),
+    state(Host, Script, States, State),
+    findall(Fact, ( member(Fact, State), Fact \= history(_), Fact \= asked(_) ), Unordered),
+    findall(history(Id), member(history(Id), State), History),
+    sort(Unordered, Sorted),
+    append(Sorted, History, Facts).
 
 %!  model_effect(+Effect, -Outcome) is det.
 
@@ -93,15 +109,31 @@ remote([], _, []).
 remote([do(Id, Mode, Action)|Steps], Host, [outcome(Id, Result, Notes, Time, Time)|Outcomes]) :-
     b_getval(deployment_model, model(Script, States, Time)),
     state(Host, Script, States, State0),
-    happens(Script, Host, Id, Action, State0, State, Result, Notes),
-    keep_state(Host, State, Time),
-    after(Result, Mode, Steps, Host, Outcomes).
+    happens(Script, Host, Id, Action, State0, State1, Result0, Notes0),
+    (   interrupted(Script, Host, Id, Action, Reason, Reached)
+    ->  Result = unknown(Reason), Notes = [],
+        ( Reached == before -> State = State0 ; State = State1 ),
+        keep_state(Host, State, Time),
+        ( Reached == end -> after(Result0, Mode, Steps, Host, _) ; true ),
+        none_heard(Steps, Result, Outcomes)
+    ;   Result = Result0, Notes = Notes0,
+        keep_state(Host, State1, Time),
+        after(Result, Mode, Steps, Host, Outcomes)
+    ).
 
 after(ok, _, Steps, Host, Outcomes) :- !, remote(Steps, Host, Outcomes).
 after(failed(_), may, Steps, Host, Outcomes) :- !, remote(Steps, Host, Outcomes).
-after(Result, _, Steps, _, Outcomes) :-
-    (   Result = unknown(_) -> Rest = Result ; Rest = not_run ),
-    findall(outcome(Id, Rest, [], none, none), member(do(Id, _, _), Steps), Outcomes).
+after(failed(_), must, Steps, _, Outcomes) :- none_heard(Steps, not_run, Outcomes).
+
+none_heard(Steps, Result, Outcomes) :-
+    findall(outcome(Id, Result, [], none, none), member(do(Id, _, _), Steps), Outcomes).
+
+interrupted(Script, Host, Id, Action, Reason, Reached) :-
+    (   scripted(Script, cut(Host, Named, Reason, Reached))
+    ;   scripted(Script, cut(Host, Named, Reason)), Reached = after
+    ),
+    named(Named, Id, Action),
+    !.
 
 %   happens(+Script, +Host, +Id, +Action, +State0, -State, -Result, -Notes) is det.
 
@@ -109,15 +141,23 @@ happens(Script, Host, Id, Action, State, State, failed(Reason), []) :-
     scripted(Script, fails(Host, Named, Reason)),
     named(Named, Id, Action),
     !.
-happens(Script, Host, Id, Action, State0, State, Result, Notes) :-
-    (   becomes(Action, State0, State1, Notes1)
-    ->  State = State1, Notes2 = Notes1, Result0 = ok
-    ;   State = State0, Notes2 = [], Result0 = failed(not_deployed)
-    ),
-    (   scripted(Script, cut(Host, Named, Reason)), named(Named, Id, Action)
-    ->  Result = unknown(Reason), Notes = []
-    ;   Result = Result0, Notes = Notes2
-    ).
+happens(_, _, _, Action, State0, State, ok, Notes) :-
+    becomes(Action, State0, State, Notes),
+    !.
+happens(_, _, _, Action, State, State, failed(Reason), []) :-
+    refusal(Action, State, Reason).
+
+%   Why the real action would fail where becomes/4 does.
+
+refusal(start(Id, _), State, already_running(Other)) :-
+    memberchk(release(Id), State),
+    memberchk(running(Other), State),
+    !.
+refusal(confirm(_), State, already_running(Other)) :-
+    memberchk(running(Other), State),
+    !.
+refusal(confirm(_), _, exited(unknown)) :- !.
+refusal(_, _, not_deployed).
 
 named(Id:Name, Id, Action) :- !, action_name(Action, Name).
 named(Name, _, Action) :- action_name(Action, Name).
@@ -129,7 +169,7 @@ action_name(Action, Name) :- functor(Action, Name, _).
 
 becomes(observe, State, State, Notes) :-
     findall(Fact, ( member(Fact, State), Fact \= asked(_) ), Notes).
-becomes(stage(Id, _, _), State, [release(Id)|State], []).
+becomes(stage(Id, _, _), State0, [release(Id)|State], []) :- subtract(State0, [release(Id)], State).
 becomes(verify(Id, _), State, State, []) :- memberchk(release(Id), State).
 becomes(discard(Id), State0, State, []) :- subtract(State0, [release(Id)], State).
 becomes(link(Name, none), State0, State, []) :-
@@ -142,6 +182,7 @@ becomes(link(Name, Id), State0, [Fact|State], []) :-
 becomes(stop(_), State0, State, []) :- without(running, State0, State).
 becomes(start(Id, _), State0, [running(Id)|State], []) :-
     memberchk(release(Id), State0),
+    \+ ( member(running(Other), State0), Other \== Id ),
     without(running, State0, State).
 becomes(confirm(Id), State, State, []) :- memberchk(running(Id), State).
 becomes(commit(Id), State0, State, []) :-

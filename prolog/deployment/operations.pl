@@ -15,7 +15,7 @@ An operation is a term named like its predicate, without the result and with its
 :- autoload(library(lists), [member/2, memberchk/2]).
 :- autoload(library(pairs), [pairs_values/2]).
 :- autoload(library(thread), [concurrent/3]).
-:- use_module(declarations, [require_service/1, service_targets/2, deploy_method_config/3, resolve/5]).
+:- use_module(declarations, [require_service/1, service_targets/2, deploy_method_config/3, resolve/5, lifecycle_event/1]).
 :- use_module(deploying, [deploy/4, rollback/3, planning/3]).
 :- use_module(effects, [with_backend/3]).
 :- use_module(options, [check_options/3, lookup/3, default_option/3]).
@@ -128,12 +128,14 @@ perform(Operation, Result) :-
 %   cancelled by its effects, and undone.
 %
 %   @error existence_error(service, Service), existence_error(deploy_method, Service),
-%          existence_error(service_host, Service), domain_error(_, Option)
+%          existence_error(service_host, Service), domain_error(_, Option), domain_error(lifecycle_event, Event),
+%          type_error(number, Seconds), domain_error(seconds, Seconds)
 
 perform(Run, Operation, Result, Events) :-
     operation(Operation, Service, Options0, Scope, Needs),
     !,
     require_service(Service),
+    check_arguments(Operation),
     check_options(Scope, Options0, Options),
     (   no_host(Operation, Service, Result)
     ->  Events = []
@@ -147,6 +149,22 @@ perform(Run, Operation, Result, Events) :-
     ).
 perform(_, Operation, _, _) :-
     domain_error(deployment_operation, Operation).
+
+check_arguments(execute_hooks(_, Event, _)) :-
+    !,
+    must_be(atom, Event),
+    (   lifecycle_event(Event)
+    ->  true
+    ;   domain_error(lifecycle_event, Event)
+    ).
+check_arguments(force_stop_service(_, Seconds, _)) :-
+    !,
+    must_be(number, Seconds),
+    (   Seconds >= 0
+    ->  true
+    ;   domain_error(seconds, Seconds)
+    ).
+check_arguments(_).
 
 no_host(deploy_to_all_hosts(_, _), Service, [result(localhost, error(no_host_configured))]) :-
     service_targets(Service, []).

@@ -97,7 +97,8 @@ stage(Facts) -->
       scan_action(Service, Host, scan(Dir, Patterns, _)),
       observed(sources(Sources, _, _), Facts),
       resolve(Service, Host, [], command_timeout, Seconds) },
-    step(stage, Facts, stage(New, release(Dir, Patterns, Sources, Files), Seconds), [discard(New)]).
+    { (   observed(backup(New), Facts) -> Undo = [] ; Undo = [discard(New)] ) },
+    step(stage, Facts, stage(New, release(Dir, Patterns, Sources, Files), Seconds), Undo).
 stage(Facts) -->
     { new_release(Facts, New, _),
       observed(current(New), Facts), ! },
@@ -199,7 +200,7 @@ starting(Flavour, Facts) -->
 
 failure_actions(Flavour, Facts, Actions) :-
     event_actions(Flavour, on_health_failure, Facts, OnFailure),
-    (   observed(current(_), Facts)
+    (   Flavour \== rollback, observed(current(_), Facts)
     ->  event_actions(Flavour, pre_rollback, Facts, Before)
     ;   Before = []
     ),
@@ -269,10 +270,18 @@ rollback(Facts) -->
     hooks_if(rollback, post_rollback, Facts),
     step(record, Facts, try(record([deployed_hash-Hash, rollback_hash-EarlierHash])), []).
 
-undo_commit(Facts, [commit(Old)]) :-
-    observed(current(Old), Facts),
-    !.
-undo_commit(_, []).
+%   Committing takes the later releases off the history: they are put back in their order.
+
+undo_commit(Facts, Undo) :-
+    new_release(Facts, New, _),
+    findall(Id, observed(history(Id), Facts), History),
+    (   append(_, [New|Later], History)
+    ->  true
+    ;   last(History, Latest)
+    ->  Later = [Latest]
+    ;   Later = []
+    ),
+    findall(commit(Id), member(Id, Later), Undo).
 
 %   The release that was active before To and is still there.
 
@@ -363,7 +372,7 @@ hooks_if(_, _, _) --> [].
 
 tolerant(rollback, step(Id, Host, Action, Undo), step(Id, Host, try(Action), Undo)) :- !.
 tolerant(deploy_with_rollback, Step, Step) :-
-    Step = step(_, _, hook(post_deploy, health_check, _), _),
+    Step = step(_, _, hook(post_deploy, _, probe(_, _, _)), _),
     !.
 tolerant(_, step(Id, Host, Action, Undo), step(Id, Host, try(Action), Undo)) :-
     Action = hook(Event, _, _),

@@ -33,9 +33,19 @@ run(Plan, Context, report(Verdict, Outcomes, Undone)) :-
     (   Verdict == completed
     ->  Undone = []
     ;   undo_steps(Reversed, Steps),
-        in_phase(undo, perform(Steps, Context, [], ReversedUndone, _)),
-        reverse(ReversedUndone, Undone)
+        in_phase(undo, perform(Steps, Context, [], ReversedUndone, UndoVerdict)),
+        reverse(ReversedUndone, Begun),
+        left_undone(UndoVerdict, Steps, Begun, Left),
+        append(Begun, Left, Undone)
     ).
+
+%   When undoing ends early, what it did not come to has failed for the same reason.
+
+left_undone(completed, _, _, []).
+left_undone(failed(_, Reason), Steps, Begun, Left) :-
+    findall(done(Step, failed(Reason), [], 0),
+            ( member(Step, Steps), \+ memberchk(done(Step, _, _, _), Begun) ),
+            Left).
 
 %!  ask(+Effect, -Answer) is det.
 %

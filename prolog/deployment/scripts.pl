@@ -146,7 +146,7 @@ code_line(Line) :-
 step_outcomes(Steps, Ending, Lines, Outcomes) :-
     foldl(read_report, Lines, [], Reversed),
     reverse(Reversed, Reports),
-    maplist(step_outcome(Reports, Ending), Steps, Outcomes).
+    outcomes(Steps, Reports, Ending, Outcomes).
 
 read_report(Line, Reports, [report(Id, Word, Rest, Time)|Reports]) :-
     first_word(Line, Uptime, Rest0),
@@ -165,7 +165,24 @@ first_word(String, Word, Rest) :-
     sub_string(String, _, After, 0, Rest).
 first_word(String, String, "").
 
-step_outcome(Reports, Ending, do(Id, _, _), outcome(Id, Result, Notes, Begin, End)) :-
+outcomes([], _, _, []).
+outcomes([do(Id, Mode, _)|Steps], Reports, Ending, [Outcome|Outcomes]) :-
+    step_outcome(Id, Reports, Ending, Outcome),
+    Outcome = outcome(_, Result, _, _, _),
+    (   ends_script(Result, Id, Mode, Reports)
+    ->  outcomes(Steps, Reports, over, Outcomes)
+    ;   outcomes(Steps, Reports, Ending, Outcomes)
+    ).
+
+%   A step that had to succeed, or one at which the script itself came to its end.
+
+ends_script(failed(_), Id, Mode, Reports) :-
+    (   Mode == must
+    ->  true
+    ;   \+ memberchk(report(Id, end, _, _), Reports)
+    ).
+
+step_outcome(Id, Reports, Ending, outcome(Id, Result, Notes, Begin, End)) :-
     time_of(Id, begin, Reports, Begin),
     time_of(Id, end, Reports, End),
     findall(Note, ( member(Report, Reports), note(Id, Report, Note) ), Notes),
@@ -193,10 +210,8 @@ step_result(Id, Reports, _, Result) :-
         Result = failed(Reason)
     ).
 step_result(_, _, cut(Reason), unknown(Reason)) :- !.
-step_result(Id, Reports, done(Status, Lines), failed(command_failed(Status, Lines))) :-
-    ( Reports == [] ; memberchk(report(Id, begin, _, _), Reports) ),
-    !.
-step_result(_, _, _, not_run).
+step_result(_, _, over, not_run) :- !.
+step_result(_, _, done(Status, Lines), failed(command_failed(Status, Lines))).
 
 %   The reason as a term, from the words in which target.sh gives it.
 
