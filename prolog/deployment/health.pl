@@ -126,7 +126,7 @@ judge(expect(Status, Text), answer(Status, _, Body), Judgement) :-
 judge(_, answer(Status, Headers, _), wrong(redirect(Status, Location))) :-
     member("location"-Location, Headers),
     !.
-judge(_, answer(Status, _, _), wrong(status(Status))).
+judge(_, answer(Status, _, _), wrong(status(Status))) :- !.
 judge(_, failed(cancelled), cancelled) :- !.
 judge(_, failed(connection_refused), not_yet(connection_refused)) :- !.
 judge(_, failed(Reason), wrong(Reason)).
@@ -135,8 +135,8 @@ judge(_, failed(Reason), wrong(Reason)).
 %
 %   Tally is `tally(Asked, WrongInARow, RightInARow, NextPause)`.
 
-first_tally(policy(_, every(Pause), _, _), tally(0, 0, 0, Pause)).
-first_tally(policy(_, growing(Pause, _), _, _), tally(0, 0, 0, Pause)).
+first_tally(policy(_, Growth, _, _), tally(0, 0, 0, Pause)) :-
+    arg(1, Growth, Pause).
 
 %!  verdict(+Policy, +Tally0, +Judgement, +Elapsed:number, -Verdict) is det.
 %

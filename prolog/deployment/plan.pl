@@ -162,6 +162,7 @@ stopping(_, _) --> [].
 
 restart_actions(Flavour, Facts, Actions) :-
     observed(running(Old), Facts),
+    !,
     Facts = facts(Service, Host, _, _, _),
     resolve(Service, Host, [], healthy_deadline, Deadline),
     check_actions(Flavour, Facts, Old, Check),

@@ -287,26 +287,34 @@ check_split_numbers(Text) :-
 
 split_number(Text, At) :-
     sub_string(Text, At, 1, _, "_"),
-    After is At + 2,
-    \+ ( get_string_code(After, Text, Next), word_code(Next) ),
+    After is At + 1,
+    \+ ( code_at(After, Text, Next), word_code(Next) ),
     word_start(Text, At, Start),
-    get_string_code(Start, Text, First),
+    code_at(Start, Text, First),
     First >= 0'0,
     First =< 0'9.
 
+%!  code_at(+Char:integer, +Text, -Code:integer) is semidet.
+%
+%   Code is the character Char of Text, counted from 0. (get_string_code/3 takes time proportional to the length of Text.)
+
+code_at(Char, Text, Code) :-
+    sub_string(Text, Char, 1, _, One),
+    string_code(1, One, Code).
+
 %!  word_start(+Text, +At, -Start:integer) is semidet.
 %
-%   Start is the index, from 1, of the first character of the word that ends with character At of Text. Looks back no further than 100.
+%   Start is the first character of the word that ends with character At of Text. Looks back no further than 100.
 
 word_start(Text, At, Start) :-
-    Least is max(1, At - 100),
+    Least is max(0, At - 100),
     word_start(Text, At, Least, Start).
 
 %!  word_start(+Text, +At, +Least, -Start) is semidet.
 
 word_start(Text, At, Least, Start) :-
     At >= Least,
-    get_string_code(At, Text, Code),
+    code_at(At, Text, Code),
     word_code(Code),
     Before is At - 1,
     (   word_start(Text, Before, Least, Start)
@@ -354,7 +362,8 @@ read_all(In, Module, Text, Found, Terms, Problems) :-
     ->  reason(Formal, Reason),
         whereabouts(Context, Text, Start, Line, Column),
         read_all(In, Module, Text, [problem(Line, Column, Reason)|Found], Terms, Problems)
-    ;   Term = at(end_of_file, Char, _, _),
+    ;   Term = at(Value, Char, _, _),
+        Value == end_of_file,
         \+ sub_string(Text, Char, _, _, "end_of_file")
     ->  Terms = [],
         reverse(Found, Problems)
@@ -455,10 +464,10 @@ whereabouts(_, Text, Start, Line, Column) :-
 %!  after_blanks(+Text, +Start, -Char) is det.
 
 after_blanks(Text, Start, Char) :-
-    Next is Start + 1,
-    (   get_string_code(Next, Text, Code),
+    (   code_at(Start, Text, Code),
         code_type(Code, space)
-    ->  after_blanks(Text, Next, Char)
+    ->  Next is Start + 1,
+        after_blanks(Text, Next, Char)
     ;   Char = Start
     ).
 
@@ -483,10 +492,10 @@ column(Text, Char, Column) :-
 
 column(Text, Char, Count, Column) :-
     (   Char > 0,
-        get_string_code(Char, Text, Code),
+        Before is Char - 1,
+        code_at(Before, Text, Code),
         Code =\= 0'\n
-    ->  Before is Char - 1,
-        More is Count + 1,
+    ->  More is Count + 1,
         column(Text, Before, More, Column)
     ;   Column = Count
     ).

@@ -3,6 +3,8 @@
             undeclare_api/0,
             id/2,                       % +Sources, -Id
             host/2,                     % +State, -Facts
+            planning_facts/3,           % +State, +Call, -Facts
+            undo_events/3,              % +Plan, +Ids, -Events
             model/4,                    % +Operation, +Script, -Result, -Facts
             model/5,                    % +Operation, +Script, -Result, -Facts, -Events
             steps/2,                    % +Events, -Ids
@@ -17,7 +19,7 @@
 :- use_module(library(deployment/model), [modelled_host/2]).
 :- use_module(library(deployment/operations), [perform/4]).
 :- use_module(library(deployment/releases), [release/5]).
-:- use_module(library(lists), [append/3, member/2, memberchk/2]).
+:- use_module(library(lists), [append/3, member/2, memberchk/2, nth1/3]).
 
 %!  declare_api(+Options:list) is det.
 %
@@ -65,8 +67,10 @@ model(Operation, Script, Result, Facts) :-
     model(Operation, Script, Result, Facts, _).
 
 model(Operation0, Script, Result, Facts, Events) :-
-    Operation0 =.. [Name|Arguments0],
-    append(First, [Options], Arguments0),
+    compound_name_arity(Operation0, Name, Arity),
+    Before is Arity - 1,
+    findall(Argument, ( between(1, Before, N), arg(N, Operation0, Argument) ), First),
+    arg(Arity, Operation0, Options),
     append(First, [[backend(model(Script))|Options]], Arguments),
     Operation =.. [Name|Arguments],
     perform(none, Operation, Result, Events),
@@ -83,6 +87,26 @@ steps(Events, Ids) :-
 
 step_ids(Plan, Ids) :-
     findall(Id, member(step(Id, _, _, _), Plan), Ids).
+
+%!  planning_facts(+State, +Call:list, -Facts) is det.
+%
+%   Facts are what deploy_plan/3 is given when `new` is to be deployed to a host in State.
+
+planning_facts(State, Call, facts(api, 'a.example', Call, [sources(new, 1, 1)|Observed], Release)) :-
+    host(State, Observed),
+    release(api, 'a.example', Call, new, Release).
+
+%!  undo_events(+Plan, +Ids:list, -Events:list) is det.
+%
+%   Events are those of the hooks among Ids, steps that undid Plan, in order.
+
+undo_events(Plan, Ids, Events) :-
+    findall(Event,
+            ( member(Id, Ids),
+              member(step(Of, _, _, Undo), Plan),
+              nth1(N, Undo, hook(Event, _, _)),
+              atomic_list_concat([undo, Of, N], '_', Id) ),
+            Events).
 
 %!  whole(+Facts) is semidet.
 %
