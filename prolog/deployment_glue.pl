@@ -61,3 +61,5 @@ comes from.  What acts on the world needs the Python package unifyweaver_py; eve
               service_status/2,             % +Service, -Status
               service_status/3              % +Service, ?Host, -Status
             ]).
+
+:- use_module(deployment/loader, []).

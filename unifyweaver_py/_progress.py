@@ -8,15 +8,19 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn
 
-from unifyweaver_py._results import Begin, Event, text
+from unifyweaver_py._results import Begin, Event, short
 
 
 @contextmanager
 def progress(console: Console) -> Iterator[Callable[[Event | Begin], None]]:
     """Show a line a host; the function given takes the operation's events, from any thread."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        TextColumn("{task.elapsed:.1f} s"),
+    )
     with Progress(*columns, console=console) as bars:
         yield _Lines(bars).show
 
@@ -36,7 +40,7 @@ class _Lines:
                 case Begin(host, steps):
                     self._bars.update(task, description=f"{host}  {' → '.join(steps)}")
                 case Event(host=host, step="result", outcome=outcome):
-                    description = f"{host}  [bold]{escape(text(outcome))}[/bold]"
+                    description = f"{host}  [bold]{escape(short(outcome))}[/bold]"
                     self._bars.update(task, description=description, completed=1)
                 case Event(host=host, step=step, ok=False, outcome=outcome):
-                    self._bars.console.print(f"{host}  {step}: [red]{escape(text(outcome))}[/red]")
+                    self._bars.console.print(f"{host}  {step}: [red]{escape(short(outcome))}[/red]")

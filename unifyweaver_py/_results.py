@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
+from unifyweaver_py._tables import Table
 from unifyweaver_py._terms import Term, Value, write_term
 
 
@@ -61,10 +64,17 @@ class Result:
         """The result of each host."""
         return {event.host: event.outcome for event in self.events if event.step == "result"}
 
-    def _repr_html_(self) -> str:
-        from unifyweaver_py.notebook import result_html
+    def seconds(self, host: str) -> float:
+        """How long it took on a host, from its first step's beginning to its last one's end."""
+        own = [event for event in self.events if event.host == host]
+        return max((e.time + e.seconds for e in own), default=0) - min(
+            (e.time for e in own), default=0
+        )
 
-        return result_html(self)
+    def _repr_html_(self) -> str:
+        rows = [(host, own, f"{self.seconds(host):.2f}") for host, own in self.hosts.items()]
+        hosts = Table(("host", "result", "seconds"), rows)._repr_html_()
+        return f"<p><code>{escape(str(self))}</code></p>{hosts}"
 
 
 @dataclass(frozen=True)
@@ -96,6 +106,11 @@ class Begin:
 def text(value: Value) -> str:
     """Return a value as Prolog writes it, quoted where needed."""
     return write_term(value)
+
+
+def short(value: Value) -> str:
+    """Return a value as `text` does, hashes cut to eight digits, for people to read."""
+    return re.sub(r"'?([0-9a-f]{8})[0-9a-f]{56}(?:-[0-9a-f]{8})?'?", r"\1…", text(value))
 
 
 def event_of(value: Any) -> Event | Begin:

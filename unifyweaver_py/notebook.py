@@ -1,35 +1,14 @@
-"""Results as HTML tables; Jupyter shows them by itself."""
+"""Tables for notebooks; the results of operations show as tables by themselves."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from html import escape
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from unifyweaver_py._results import Event, text
+from unifyweaver_py._tables import Table
 
-if TYPE_CHECKING:
-    from unifyweaver_py._results import Result
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows with a title for each column; prints as HTML in Jupyter."""
-
-    columns: Sequence[str]
-    rows: Sequence[Sequence[object]]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def _repr_html_(self) -> str:
-        head = "".join(f"<th>{escape(str(column))}</th>" for column in self.columns)
-        body = "".join(
-            "<tr>" + "".join(f"<td>{escape(_cell(cell))}</td>" for cell in row) + "</tr>"
-            for row in self.rows
-        )
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+__all__ = ["Table", "events_table", "table"]
 
 
 def table(solutions: Iterable[Mapping[str, Any]]) -> Table:
@@ -48,22 +27,3 @@ def events_table(events: Iterable[Event]) -> Table:
             for e in events
         ],
     )
-
-
-def result_html(result: Result) -> str:
-    """Return a result and its hosts' own as HTML."""
-    hosts = Table(
-        ("host", "result", "seconds"),
-        [(host, own, f"{_seconds(result, host):.2f}") for host, own in result.hosts.items()],
-    )
-    return f"<p><code>{escape(str(result))}</code></p>{hosts._repr_html_()}"
-
-
-def _seconds(result: Result, host: str) -> float:
-    times = [event.time + event.seconds for event in result.events if event.host == host]
-    begins = [event.time for event in result.events if event.host == host]
-    return max(times) - min(begins) if times else 0.0
-
-
-def _cell(value: object) -> str:
-    return value if isinstance(value, str) else text(value)  # type: ignore[arg-type]

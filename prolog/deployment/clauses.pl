@@ -223,34 +223,45 @@ judge_head(Head) :-
     functor(Head, Name, Arity),
     (   declaration(Name/Arity)
     ->  refuse(needs_directive(Name/Arity))
-    ;   reserved(Head, Name, Arity, Owner)
+    ;   reserved(Name, Arity, Owner)
     ->  refuse(reserved(Name/Arity, Owner))
     ;   true
     ).
 
-%!  reserved(+Head, +Name, +Arity, -Owner) is semidet.
+%!  reserved(+Name, +Arity, -Owner) is semidet.
 %
-%   The predicate of Head, Name/Arity, is not for files to define: it is the system's, a hook that the system calls, or a library's.
+%   The predicate Name/Arity is not for files to define: it is the system's, a hook that the system calls, or a library's.
 
-reserved(Head, _, _, system) :-
-    predicate_property(system:Head, defined),
-    !.
-reserved(_, Name, _, system) :-
-    sub_atom(Name, 0, _, _, $),
-    !.
-reserved(_, Name, _, system) :-
-    memberchk(Name, [(:), (','), (;), (->), (*->), (:-), (-->), (=>), ('|'), (\+), {}, []]),
-    !.
-reserved(_, Name, _, hook) :-
+reserved(Name, _, hook) :-
     hook_name(Name),
     !.
-reserved(_, Name, Arity, library) :-
+reserved(Name, Arity, library) :-
     pure_goal(Name/Arity),
+    \+ built_in(Name, Arity),
     !.
-reserved(_, Name, Arity, library) :-
+reserved(Name, Arity, system) :-
+    built_in(Name, Arity),
+    !.
+reserved(Name, _, system) :-
+    sub_atom(Name, 0, _, _, $),
+    !.
+reserved(Name, _, system) :-
+    memberchk(Name, [(:), (','), (;), (->), (*->), (:-), (-->), (=>), ('|'), (\+), {}, []]),
+    !.
+reserved(Name, Arity, library) :-
     current_module(deployment_glue),
     module_property(deployment_glue, exports(Exports)),
     memberchk(Name/Arity, Exports).
+
+%!  built_in(+Name, +Arity) is semidet.
+%
+%   Name/Arity is a predicate of the system. (predicate_property/2 alone would load the library that has such a predicate.)
+
+built_in(Name, Arity) :-
+    current_predicate(system:Name/Arity),
+    functor(Head, Name, Arity),
+    predicate_property(system:Head, built_in),
+    !.
 
 %!  hook_name(?Name) is nondet.
 %

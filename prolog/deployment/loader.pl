@@ -157,15 +157,19 @@ consult_whole(Path) :-
 
 %!  collect(+Message, +Kind, +Lines) is semidet.
 %
-%   Keep what would be printed while load_trusted/1 loads.
+%   Keep what would be printed while load_trusted/1 loads. That a directive failed is not told when its error was.
 
 collect(Message, Kind, Lines) :-
     memberchk(Kind, [error, warning]),
     collecting(Path),
     !,
     message_place(Message, Path, Line, Column),
-    message_to_text(Lines, Text),
-    assertz(collected(Line, Column, message(Text))).
+    (   Message = goal_failed(_, _),
+        collected(Line, _, _)
+    ->  true
+    ;   message_to_text(Lines, Text),
+        assertz(collected(Line, Column, message(Text)))
+    ).
 
 %!  message_place(+Message, +Path, -Line, -Column) is det.
 

@@ -95,7 +95,7 @@ stage(Facts) -->
       \+ reusable(New, Facts), !,
       Facts = facts(Service, Host, _, _, _),
       scan_action(Service, Host, scan(Dir, Patterns, _)),
-      observed(sources(Sources, _, _), Facts),
+      once(observed(sources(Sources, _, _), Facts)),
       resolve(Service, Host, [], command_timeout, Seconds) },
     { (   observed(backup(New), Facts) -> Undo = [] ; Undo = [discard(New)] ) },
     step(stage, Facts, stage(New, release(Dir, Patterns, Sources, Files), Seconds), Undo).

@@ -1,5 +1,6 @@
 :- use_module(library(deployment/model)).
-:- use_module(library(lists), [memberchk/2]).
+:- use_module(library(apply), [maplist/2]).
+:- use_module(library(lists), [member/2]).
 :- use_module(library(plunit)).
 
 acts(Script, Steps, Results, Facts) :-
@@ -10,8 +11,15 @@ acts(Script, Steps, Results, Facts) :-
 
 asks(Script, N, Answers) :-
     start_model(Script),
-    findall(A, ( between(1, N, _), model_effect(probe(target(ssh, h, []), request(get, u, [])), A0),
-                 ( A0 = answer(S, _, _) -> A = S ; A = A0 ) ), Answers).
+    length(Answers, N),
+    maplist(asked, Answers).
+
+asked(Answer) :-
+    model_effect(probe(target(ssh, h, []), request(get, u, [])), Answer0),
+    (   Answer0 = answer(Status, _, _)
+    ->  Answer = Status
+    ;   Answer = Answer0
+    ).
 
 deployment([do(stage, must, stage(b, none, 1)), do(switch, must, link(current, b)), do(start, must, start(b, 1))]).
 

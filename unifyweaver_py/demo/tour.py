@@ -16,6 +16,7 @@ from rich.table import Table
 
 from unifyweaver_py import Result, declare_service_hosts, deploy_with_rollback, effects, load
 from unifyweaver_py._progress import progress
+from unifyweaver_py._results import short
 from unifyweaver_py.demo.fleet import Fleet
 
 HERE = Path(__file__).parent
@@ -42,10 +43,12 @@ def tour(console: Console) -> None:
             console.print(f"\n[bold]Version {version}[/bold]{note}")
             with progress(console) as show:
                 result = deploy_with_rollback("web", on_event=show)
-            console.print(f"deploy_with_rollback(web): [bold]{result}[/bold]", highlight=False)
+            console.print(f'deploy_with_rollback("web")  →  {short(result.term)}', highlight=False)
             _expect(fleet, result, version="2" if broken else version, deployed=not broken)
         console.print(_summary(fleet, result))
-        console.print("Every step, probe and log line: [bold]deploy_with_rollback(…).events[/bold]")
+        console.print(
+            'More: for event in deploy_with_rollback("web").events: print(event)', highlight=False
+        )
 
 
 @contextmanager
@@ -91,20 +94,14 @@ def _summary(fleet: Fleet, result: Result) -> Table:
     )
     for host in fleet.hosts:
         release = Path(os.readlink(host.folder / "services" / "web" / "current")).name
-        status, version = _answer(host.service_port, "/")
-        events = [event for event in result.events if event.host == host.name]
-        seconds = max(e.time + e.seconds for e in events) - events[0].time
+        _, version = _answer(host.service_port, "/")
         table.add_row(
             host.name,
             f"version {version} ({release[:8]}…)",
-            f"{_short(str(result.hosts[host.name]))}, answers {status}",
-            f"{seconds:.1f} s",
+            short(result.hosts[host.name]).split("(")[0],
+            f"{result.seconds(host.name):.1f} s",
         )
     return table
-
-
-def _short(result: str) -> str:
-    return result.split("(", 1)[0].replace("_", " ")
 
 
 def main() -> int:
