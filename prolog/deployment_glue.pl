@@ -63,3 +63,4 @@ comes from.  What acts on the world needs the Python package unifyweaver_py; eve
             ]).
 
 :- use_module(deployment/loader, []).
+:- use_module(deployment/messages, []).

@@ -1,20 +1,17 @@
 :- module(deployment_clauses,
-          [ judge_terms/3,              % +Terms, -Items, -Problems
-            pure_goal/1                 % ?PredicateIndicator
+          [ judge_terms/3               % +Terms, -Items, -Problems
           ]).
 :- use_module(library(apply), [maplist/2]).
-:- use_module(library(lists), [member/2]).
+:- use_module(library(lists), [append/3, member/2]).
 :- use_module(declarations, [declaration/1]).
 :- use_module(nearest, [nearest/3]).
+:- use_module(goals, [pure_goal/1, query/1, subgoals/2]).
 
 /** <module> What a file that is loaded as data may hold
 
 Directives that declare, and facts and rules of its own. A rule may use the file's own predicates, the queries of library(deployment_glue) and a
 list of pure predicates: none that reads or writes files, starts processes, changes the database, or calls a goal that is not written there.
 */
-
-:- multifile
-    pure_goal/1.
 
 %!  judge_terms(+Terms:list, -Items:list, -Problems:list) is det.
 %
@@ -68,7 +65,7 @@ refuse(Reason) :-
 own_predicates(Terms, Own) :-
     findall(Name/Arity, own_predicate(Terms, Name, Arity), All),
     sort(All, Sorted),
-    Own =.. [own|Sorted].
+    compound_name_arguments(Own, own, Sorted).
 
 %!  own_predicate(+Terms, -Name, -Arity) is nondet.
 
@@ -330,8 +327,7 @@ judge_goals([Goal|Goals], Own) :-
 %   Binary search in the sorted arguments of Own.
 
 own(Own, Indicator) :-
-    compound(Own),
-    functor(Own, _, Count),
+    compound_name_arity(Own, _, Count),
     own(1, Count, Own, Indicator).
 
 %!  own(+From, +To, +Own, +PredicateIndicator) is semidet.
@@ -356,167 +352,23 @@ own(>, _, Middle, To, Own, Indicator) :-
 %!  forbidden(+PredicateIndicator, +Own) is erroneous.
 
 forbidden(Name/Arity, Own) :-
-    Own =.. [_|Defined],
-    findall(Known, ( member(Known/_, Defined) ; pure_goal(Known/_) ; query(Known/_) ), Names),
+    known_names(Own, Names),
     (   nearest(Name, Names, Nearest),
         Nearest \== Name
     ->  refuse(forbidden_goal(Name/Arity, Nearest))
     ;   refuse(forbidden_goal(Name/Arity, none))
     ).
 
-%!  subgoals(+Goal, -Goals:list) is semidet.
+%!  known_names(+Own, -Names:list) is det.
 %
-%   Goal is a control structure, or calls goals that are its arguments: Goals.
+%   Names are those of the predicates that a rule may use, but for Own when they are too many to compare.
 
-subgoals((A, B), [A, B]).
-subgoals((A ; B), [A, B]).
-subgoals((A -> B), [A, B]).
-subgoals((A *-> B), [A, B]).
-subgoals(\+ A, [A]).
-subgoals(once(A), [A]).
-subgoals(ignore(A), [A]).
-subgoals(forall(A, B), [A, B]).
-subgoals(findall(_, A, _), [A]).
-subgoals(findall(_, A, _, _), [A]).
-subgoals(findnsols(_, _, A, _), [A]).
-subgoals(aggregate_all(Specification, A, _), [A]) :-
-    nonvar(Specification).
-subgoals(bagof(_, A0, _), [A]) :-
-    without_carets(A0, A).
-subgoals(setof(_, A0, _), [A]) :-
-    without_carets(A0, A).
-
-%!  without_carets(+Goal0, -Goal) is det.
-%
-%   Goal is Goal0 without the `Variable^` before it.
-
-without_carets(Goal, Goal) :-
-    var(Goal),
-    !.
-without_carets(_ ^ Goal0, Goal) :-
-    !,
-    without_carets(Goal0, Goal).
-without_carets(Goal, Goal).
-
-%!  query(?PredicateIndicator) is nondet.
-%
-%   The queries of library(deployment_glue) that look at nothing but what is declared and recorded.
-
-query(service_config/2).
-query(deploy_method_config/3).
-query(service_sources/2).
-query(service_hosts/2).
-query(service_host/3).
-query(lifecycle_hooks/2).
-query(deployed_hash/2).
-query(deployed_hash/3).
-query(rollback_hash/2).
-query(rollback_hash/3).
-query(validate_security/2).
-query(requires_encryption/1).
-query(is_local_service/1).
-
-%!  pure_goal(?PredicateIndicator) is nondet.
-%
-%   Multifile. A predicate of Prolog or one of its libraries that a rule may use: it has no effect but to bind its arguments, and calls no goal
-%   that is an argument.
-
-pure_goal(true/0).
-pure_goal(fail/0).
-pure_goal(false/0).
-pure_goal(!/0).
-pure_goal((=)/2).
-pure_goal((\=)/2).
-pure_goal((==)/2).
-pure_goal((\==)/2).
-pure_goal((=@=)/2).
-pure_goal((\=@=)/2).
-pure_goal((@<)/2).
-pure_goal((@>)/2).
-pure_goal((@=<)/2).
-pure_goal((@>=)/2).
-pure_goal(compare/3).
-pure_goal((is)/2).
-pure_goal((=:=)/2).
-pure_goal((=\=)/2).
-pure_goal((<)/2).
-pure_goal((>)/2).
-pure_goal((=<)/2).
-pure_goal((>=)/2).
-pure_goal(succ/2).
-pure_goal(plus/3).
-pure_goal(between/3).
-pure_goal(var/1).
-pure_goal(nonvar/1).
-pure_goal(ground/1).
-pure_goal(atom/1).
-pure_goal(atomic/1).
-pure_goal(string/1).
-pure_goal(number/1).
-pure_goal(integer/1).
-pure_goal(float/1).
-pure_goal(rational/1).
-pure_goal(compound/1).
-pure_goal(callable/1).
-pure_goal(is_list/1).
-pure_goal(functor/3).
-pure_goal(arg/3).
-pure_goal((=..)/2).
-pure_goal(copy_term/2).
-pure_goal(length/2).
-pure_goal(msort/2).
-pure_goal(sort/2).
-pure_goal(sort/4).
-pure_goal(keysort/2).
-pure_goal(atom_length/2).
-pure_goal(atom_concat/3).
-pure_goal(atom_codes/2).
-pure_goal(atom_chars/2).
-pure_goal(atom_number/2).
-pure_goal(atom_string/2).
-pure_goal(atomic_list_concat/2).
-pure_goal(atomic_list_concat/3).
-pure_goal(char_code/2).
-pure_goal(char_type/2).
-pure_goal(code_type/2).
-pure_goal(downcase_atom/2).
-pure_goal(upcase_atom/2).
-pure_goal(number_codes/2).
-pure_goal(number_string/2).
-pure_goal(split_string/4).
-pure_goal(string_chars/2).
-pure_goal(string_codes/2).
-pure_goal(string_concat/3).
-pure_goal(string_length/2).
-pure_goal(string_lower/2).
-pure_goal(string_upper/2).
-pure_goal(sub_atom/5).
-pure_goal(sub_atom_icasechk/3).
-pure_goal(sub_string/5).
-pure_goal(append/2).
-pure_goal(append/3).
-pure_goal(delete/3).
-pure_goal(flatten/2).
-pure_goal(intersection/3).
-pure_goal(last/2).
-pure_goal(list_to_set/2).
-pure_goal(max_list/2).
-pure_goal(max_member/2).
-pure_goal(member/2).
-pure_goal(memberchk/2).
-pure_goal(min_list/2).
-pure_goal(min_member/2).
-pure_goal(nth0/3).
-pure_goal(nth1/3).
-pure_goal(numlist/3).
-pure_goal(permutation/2).
-pure_goal(reverse/2).
-pure_goal(select/3).
-pure_goal(selectchk/3).
-pure_goal(subtract/3).
-pure_goal(sum_list/2).
-pure_goal(sumlist/2).
-pure_goal(union/3).
-pure_goal(pairs_keys/2).
-pure_goal(pairs_keys_values/3).
-pure_goal(pairs_values/2).
+known_names(Own, Names) :-
+    findall(Known, ( pure_goal(Known/_) ; query(Known/_) ), Public),
+    compound_name_arguments(Own, _, Defined),
+    (   length(Defined, Count),
+        Count =< 200
+    ->  findall(Known, member(Known/_, Defined), Private),
+        append(Private, Public, Names)
+    ;   Names = Public
+    ).

@@ -97,7 +97,9 @@ touched(Outcomes, _) :-
     member(done(step(switch, _, _, _), _, _, _), Outcomes),
     !.
 touched(Outcomes, failed(_)) :-
-    member(done(step(stop, _, _, _), _, _, _), Outcomes).
+    member(done(step(Id, _, _, _), _, _, _), Outcomes),
+    memberchk(Id, [stop, start]),
+    !.
 
 %   Hooks on the way back, and what they leave behind, do not decide whether it is done.
 

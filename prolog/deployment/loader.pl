@@ -35,8 +35,8 @@ of the module `deployment_user`, in which queries are asked.
 %   @error existence_error(source_sink, File), permission_error(open, source_sink, File)
 %   @error declarations_refused(File, Problems): nothing has changed. Problems are all that is wrong in File, in order, at most about 100:
 %     `problem(Line, Column, Reason)`. Reason is one of those of judge_terms/3, `syntax_error(Message)`, `too_large(What, Limit)`,
-%     `too_many(problems, Limit)`, `invalid_utf8`, `nul_character`, `quasi_quotation`, `end_of_file`, or `error(Formal, Context)`, which a
-%     declaration threw.
+%     `too_many(problems, Limit)`, `invalid_utf8`, `nul_character`, `quasi_quotation`, `end_of_file`, `empty`, or `error(Formal, Context)`, which
+%     a declaration threw.
 
 load_declarations(File) :-
     library_file(File, Path),
@@ -61,10 +61,17 @@ replace(Path, Dir, Items, Problems) :-
     ).
 
 %!  refuse(+Path, +Problems) is erroneous.
+%
+%   At most 100 of Problems are told.
 
 refuse(Path, Problems) :-
     sort(Problems, Sorted),
-    throw(error(declarations_refused(Path, Sorted), _)).
+    (   length(Told, 100),
+        append(Told, [problem(Line, Column, _)|_], Sorted)
+    ->  append(Told, [problem(Line, Column, too_many(problems, 100))], Final)
+    ;   Final = Sorted
+    ),
+    throw(error(declarations_refused(Path, Final), _)).
 
 %!  drop_clauses(+Path) is det.
 %
@@ -167,7 +174,7 @@ collect(Message, Kind, Lines) :-
     (   Message = goal_failed(_, _),
         collected(Line, _, _)
     ->  true
-    ;   message_to_text(Lines, Text),
+    ;   message_to_text(Message, Lines, Text),
         assertz(collected(Line, Column, message(Text)))
     ).
 
@@ -183,9 +190,15 @@ message_place(_, _, Line, 1) :-
     !.
 message_place(_, _, 1, 1).
 
-%!  message_to_text(+Lines, -Text:string) is det.
+%!  message_to_text(+Message, +Lines, -Text:string) is det.
+%
+%   Text is that of Lines; of a syntax error without its place, which its message repeats.
 
-message_to_text(Lines, Text) :-
+message_to_text(Message, Lines0, Text) :-
+    (   Message = error(syntax_error(What), _)
+    ->  '$messages':translate_message(error(syntax_error(What), _), Lines, [])
+    ;   Lines = Lines0
+    ),
     with_output_to(string(Text0), print_message_lines(current_output, '', Lines)),
     split_string(Text0, "", " \n", [Text]).
 

@@ -178,7 +178,8 @@ why(quasi_quotation, 'quasi-quotations are not allowed', []).
 why(end_of_file, 'end_of_file would hide what follows', []).
 why(too_large(What, Limit), Format, [Limit]) :-
     excess(What, Format).
-why(too_many(problems, Limit), 'more than ~D problems: the rest of the file was not read', [Limit]).
+why(empty, 'the file holds no term', []).
+why(too_many(problems, Limit), 'there are more than ~D problems', [Limit]).
 why(forbidden_directive(Indicator), 'the directive ~q is not allowed: only declarations are', [Indicator]).
 why(unknown_directive(Indicator, Name), 'there is no declaration ~q; did you mean ~q?', [Indicator, Name]).
 why(unbound_directive(Indicator), 'the declaration ~q holds a variable', [Indicator]).

@@ -14,6 +14,7 @@ Each effect changes a modelled host; what happens comes from a script given by t
   - `cut(Host, Action, Reason)`: the connection is lost in that action, after it took effect
   - `cut(Host, Action, Reason, Reached)`: likewise, and Reached tells how far the target went without being
     heard: `before` the action, `after` it, or to the `end` of the script
+  - `kills(Host)`: what runs there ends only when it is killed
   - `answers(Host, Answers)`: the answers to health probes in turn, each a status or `failed(Reason)`; the
     last stays; 200 by default
   - `sources(Hash)`: the hash of the files to ship
@@ -140,6 +141,11 @@ interrupted(Script, Host, Id, Action, Reason, Reached) :-
 happens(Script, Host, Id, Action, State, State, failed(Reason), []) :-
     scripted(Script, fails(Host, Named, Reason)),
     named(Named, Id, Action),
+    !.
+happens(Script, Host, _, stop(Seconds), State0, State, ok, [killed]) :-
+    scripted(Script, kills(Host)),
+    memberchk(running(_), State0),
+    becomes(stop(Seconds), State0, State, _),
     !.
 happens(_, _, _, Action, State0, State, ok, Notes) :-
     becomes(Action, State0, State, Notes),

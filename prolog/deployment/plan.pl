@@ -109,10 +109,12 @@ stage(Facts) -->
       resolve(Service, Host, [], command_timeout, Seconds) },
     step(verify, Facts, verify(New, Seconds), []).
 
-%   The active release and the rollback point are never written again, unless forced.
+%   A release that was active is whole: it is not written again, unless forced; the active one never.
 
 reusable(New, Facts) :- observed(current(New), Facts), !.
-reusable(New, Facts) :- observed(backup(New), Facts), \+ forced(Facts).
+reusable(_, Facts) :- forced(Facts), !, fail.
+reusable(New, Facts) :- observed(backup(New), Facts), !.
+reusable(New, Facts) :- observed(history(New), Facts), observed(release(New), Facts), !.
 
 forced(facts(_, _, Call, _, _)) :- lookup(force, [Call], true).
 

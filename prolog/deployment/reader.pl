@@ -3,27 +3,15 @@
             library_file/2              % +File, -Path
           ]).
 :- use_module(library(error), [existence_error/2, must_be/2, permission_error/3]).
-:- use_module(library(lists), [append/3, member/2, reverse/2]).
+:- use_module(library(lists), [reverse/2]).
+:- use_module(text, [file_text/2, limit/2, code_at/3, place/4, line_start/3]).
 :- use_module(types, [text_atom/2]).
 
 /** <module> Reading the terms of a file that nobody vouches for
 
-Nothing of the file is run: no term or goal expansion, no directive, no quasi-quotation, and no operators but the standard ones. What could
-block or exhaust the reader is refused before: text that is not UTF-8, NUL characters, very long numbers, and very large files. Places are
-`Line` and `Column`, both from 1.
+Nothing of the file is run: no term or goal expansion, no directive, no quasi-quotation, and no operators but the standard ones. text.pl refuses
+before what the reader could not bear. Places are `Line` and `Column`, both from 1.
 */
-
-%!  limit(?What, ?Limit:integer) is nondet.
-%
-%   What a file may hold at most.
-
-limit(bytes, 33_554_432).
-limit(lines, 1_000_000).
-limit(line_bytes, 4_194_304).
-limit(number_digits, 4_000).
-limit(split_numbers, 50).
-limit(depth, 500).
-limit(problems, 100).
 
 %!  library_file(+File, -Path:atom) is det.
 %
@@ -47,6 +35,10 @@ library_file(File, Path) :-
     ;   permission_error(open, source_sink, Path0)
     ).
 library_file(File, _) :-
+    exists_directory(File),
+    !,
+    permission_error(open, source_sink, File).
+library_file(File, _) :-
     existence_error(source_sink, File).
 
 %!  read_terms(+File, -Terms:list, -Problems:list) is det.
@@ -55,277 +47,12 @@ library_file(File, _) :-
 %   what cannot.
 
 read_terms(File, Terms, Problems) :-
-    setup_call_cleanup(
-        open(File, read, Stream, [type(binary)]),
-        read_bytes(Stream, Bytes),
-        close(Stream)),
-    catch(( checked_text(Bytes, Text),
-            terms(File, Text, Terms, Problems)
-          ),
-          refused(Line, Column, Reason),
-          ( Terms = [],
-            Problems = [problem(Line, Column, Reason)]
-          )).
-
-%!  read_bytes(+Stream, -Bytes:string) is det.
-%
-%   Bytes are those of Stream, or the first of them when there are more than are allowed.
-
-read_bytes(Stream, Bytes) :-
-    limit(bytes, Limit),
-    More is Limit + 1,
-    read_string(Stream, More, Bytes).
-
-%!  checked_text(+Bytes:string, -Text:string) is det.
-%
-%   Text is what Bytes encode.
-%
-%   @throws refused(Line, Column, Reason)
-
-checked_text(Bytes, Text) :-
-    check_size(Bytes),
-    setup_call_cleanup(
-        open_null_stream(Gauge),
-        ( set_stream(Gauge, encoding(utf8)),
-          decoded(Bytes, Gauge, Text0) ),
-        close(Gauge)),
-    without_mark(Text0, Text),
-    check_split_numbers(Text).
-
-%!  check_size(+Bytes) is det.
-
-check_size(Bytes) :-
-    string_length(Bytes, Length),
-    limit(bytes, Limit),
-    (   Length > Limit
-    ->  throw(refused(1, 1, too_large(bytes, Limit)))
-    ;   true
+    catch(file_text(File, Text), refused(Line, Column, Reason), true),
+    (   nonvar(Reason)
+    ->  Terms = [],
+        Problems = [problem(Line, Column, Reason)]
+    ;   terms(File, Text, Terms, Problems)
     ).
-
-%!  without_mark(+Text0, -Text) is det.
-%
-%   Text is Text0 without a byte order mark.
-
-without_mark(Text0, Text) :-
-    (   string_concat("\uFEFF", Rest, Text0)
-    ->  Text = Rest
-    ;   Text = Text0
-    ).
-
-%!  decoded(+Bytes, +Gauge, -Text) is det.
-%
-%   Check each line of Bytes. Gauge is a stream whose byte count tells whether a string is ASCII only; then it is its own text.
-
-decoded(Bytes, Gauge, Text) :-
-    setup_call_cleanup(
-        open_string(Bytes, In),
-        lines(In, 1, Gauge, Lines),
-        close(In)),
-    (   ascii(Gauge, Bytes)
-    ->  Text = Bytes
-    ;   atomics_to_string(Lines, Text)
-    ).
-
-%!  atomics_to_string(+Lines, -Text) is det.
-
-atomics_to_string(Lines, Text) :-
-    with_output_to(string(Text), forall(member(Line, Lines), write(Line))).
-
-%!  ascii(+Gauge, +Text) is semidet.
-%
-%   Text holds ASCII characters only.
-
-ascii(Gauge, Text) :-
-    byte_count(Gauge, Before),
-    write(Gauge, Text),
-    byte_count(Gauge, After),
-    string_length(Text, Length),
-    After - Before =:= Length.
-
-%!  lines(+In, +Line, +Gauge, -Lines:list) is det.
-%
-%   Lines are those of In from number Line on, each followed by "\n" as an element of its own when it is in the file.
-
-lines(In, Line, Gauge, Lines) :-
-    limit(lines, Limit),
-    (   Line > Limit
-    ->  throw(refused(Line, 1, too_large(lines, Limit)))
-    ;   true
-    ),
-    read_string(In, "\n", "", End, Bytes),
-    check_line(Bytes, Line, Gauge, Text),
-    (   End =:= -1
-    ->  Lines = [Text]
-    ;   Lines = [Text, "\n"|Rest],
-        Next is Line + 1,
-        lines(In, Next, Gauge, Rest)
-    ).
-
-%!  check_line(+Bytes, +Line, +Gauge, -Text) is det.
-
-check_line(Bytes, Line, Gauge, Text) :-
-    (   sub_string(Bytes, At, 1, _, "\000\")
-    ->  Column is At + 1,
-        throw(refused(Line, Column, nul_character))
-    ;   true
-    ),
-    check_numbers(Bytes, Line),
-    (   ascii(Gauge, Bytes)
-    ->  Text = Bytes
-    ;   string_codes(Bytes, Codes),
-        utf8(Codes, 1, Line, Decoded),
-        string_codes(Text, Decoded)
-    ).
-
-%!  utf8(+Bytes:list, +Column, +Line, -Codes:list) is det.
-%
-%   Codes are the characters that Bytes encode in strict UTF-8: none longer than needed, no surrogates, none beyond U+10FFFF.
-
-utf8([], _, _, []).
-utf8([Byte|Bytes], Column, Line, [Code|Codes]) :-
-    (   Byte < 0x80
-    ->  Code = Byte,
-        Rest = Bytes
-    ;   lead(Byte, Bits, Count, Least),
-        continued(Count, Bytes, Bits, Code, Rest),
-        Code >= Least,
-        \+ between(0xD800, 0xDFFF, Code),
-        Code =< 0x10FFFF
-    ->  true
-    ;   throw(refused(Line, Column, invalid_utf8))
-    ),
-    Next is Column + 1,
-    utf8(Rest, Next, Line, Codes).
-
-%!  lead(+Byte, -Bits, -Count, -Least) is semidet.
-%
-%   Byte begins a character of at least code Least, with its first Bits, that Count more bytes continue.
-
-lead(Byte, Bits, 1, 0x80) :- Byte /\ 0xE0 =:= 0xC0, !, Bits is Byte /\ 0x1F.
-lead(Byte, Bits, 2, 0x800) :- Byte /\ 0xF0 =:= 0xE0, !, Bits is Byte /\ 0x0F.
-lead(Byte, Bits, 3, 0x10000) :- Byte /\ 0xF8 =:= 0xF0, Bits is Byte /\ 0x07.
-
-%!  continued(+Count, +Bytes, +Bits, -Code, -Rest) is semidet.
-
-continued(0, Rest, Code, Code, Rest) :- !.
-continued(Count, [Byte|Bytes], Bits, Code, Rest) :-
-    Byte /\ 0xC0 =:= 0x80,
-    More is Bits << 6 \/ Byte /\ 0x3F,
-    Less is Count - 1,
-    continued(Less, Bytes, More, Code, Rest).
-
-%!  check_numbers(+Bytes, +Line) is det.
-%
-%   No number in the line Bytes has too many digits: to convert them takes quadratic time, and cannot be interrupted. A word is what no
-%   character separates that never is part of a number.
-
-check_numbers(Bytes, Line) :-
-    string_length(Bytes, Length),
-    limit(number_digits, Limit),
-    Length > Limit,
-    !,
-    limit(line_bytes, LineLimit),
-    (   Length > LineLimit
-    ->  throw(refused(Line, 1, too_large(line_bytes, LineLimit)))
-    ;   true
-    ),
-    split_string(Bytes, "!\"#$%&()*+,-./:;<=>?@[\\]^`{|}~", "", Words),
-    forall(( member(Word, Words), string_length(Word, Letters), Letters > Limit ),
-           check_word(Word, Line, Limit)).
-check_numbers(_, _).
-
-%!  check_word(+Word, +Line, +Limit) is det.
-
-check_word(Word, Line, Limit) :-
-    string_codes(Word, Codes),
-    (   long_number(Codes, 0, Limit)
-    ->  throw(refused(Line, 1, too_large(number_digits, Limit)))
-    ;   true
-    ).
-
-%!  long_number(+Codes, +Run, +Limit) is semidet.
-%
-%   Codes, after Run characters of what may be a number, hold one of more than Limit characters.
-
-long_number(_, Run, Limit) :-
-    Run > Limit,
-    !.
-long_number([Code|Codes], Run, Limit) :-
-    (   continues_number(Code, Run)
-    ->  More is Run + 1
-    ;   More = 0
-    ),
-    long_number(Codes, More, Limit).
-
-%!  continues_number(+Code, +Run) is semidet.
-%
-%   Code may be part of a number of which there are Run characters before it.
-
-continues_number(Code, _) :- Code >= 0'0, Code =< 0'9, !.
-continues_number(_, 0) :- !, fail.
-continues_number(Code, _) :- memberchk(Code, [0'_, 0'', 0' ]), !.
-continues_number(Code, _) :- code_type(Code, alpha).
-
-%!  check_split_numbers(+Text) is det.
-%
-%   Few numbers in Text go on after an underscore and white space or a comment, which hides their length from check_numbers/2.
-
-check_split_numbers(Text) :-
-    limit(split_numbers, Limit),
-    findnsols(Limit, At, split_number(Text, At), Places),
-    !,
-    (   length(Places, Limit)
-    ->  append(_, [Last], Places),
-        place(Text, Last, Line, Column),
-        throw(refused(Line, Column, too_large(split_numbers, Limit)))
-    ;   true
-    ).
-
-%!  split_number(+Text, -At:integer) is nondet.
-%
-%   The character of Text at At is an underscore at the end of a word that starts with a digit.
-
-split_number(Text, At) :-
-    sub_string(Text, At, 1, _, "_"),
-    After is At + 1,
-    \+ ( code_at(After, Text, Next), word_code(Next) ),
-    word_start(Text, At, Start),
-    code_at(Start, Text, First),
-    First >= 0'0,
-    First =< 0'9.
-
-%!  code_at(+Char:integer, +Text, -Code:integer) is semidet.
-%
-%   Code is the character Char of Text, counted from 0. (get_string_code/3 takes time proportional to the length of Text.)
-
-code_at(Char, Text, Code) :-
-    sub_string(Text, Char, 1, _, One),
-    string_code(1, One, Code).
-
-%!  word_start(+Text, +At, -Start:integer) is semidet.
-%
-%   Start is the first character of the word that ends with character At of Text. Looks back no further than 100.
-
-word_start(Text, At, Start) :-
-    Least is max(0, At - 100),
-    word_start(Text, At, Least, Start).
-
-%!  word_start(+Text, +At, +Least, -Start) is semidet.
-
-word_start(Text, At, Least, Start) :-
-    At >= Least,
-    code_at(At, Text, Code),
-    word_code(Code),
-    Before is At - 1,
-    (   word_start(Text, Before, Least, Start)
-    ->  true
-    ;   Start = At
-    ).
-
-%!  word_code(+Code) is semidet.
-
-word_code(Code) :-
-    code_type(Code, csym).
 
 %!  terms(+File, +Text, -Terms, -Problems) is det.
 
@@ -334,8 +61,13 @@ terms(File, Text, Terms, Problems) :-
     setup_call_cleanup(
         open_string(Text, In),
         ( set_stream(In, file_name(File)),
-          read_all(In, Module, Text, [], Terms, Problems) ),
-        close(In)).
+          read_all(source(In, Module, Text, line(1, 0)), [], Terms, Problems0) ),
+        close(In)),
+    (   Terms == [],
+        Problems0 == []
+    ->  Problems = [problem(1, 1, empty)]
+    ;   Problems = Problems0
+    ).
 
 %!  syntax_module(-Module) is det.
 %
@@ -345,38 +77,39 @@ syntax_module(Module) :-
     Module = deployment_syntax,
     set_module(Module:base(system)).
 
-%!  read_all(+In, +Module, +Text, +Found, -Terms, -Problems) is det.
+%!  read_all(+Source, +Found, -Terms, -Problems) is det.
 %
-%   Found are the problems so far, last first.
+%   Source is `source(Stream, Module, Text, Line)`: see column/4 for Line. Found are the problems so far, last first.
 
-read_all(_, _, _, Found, [], Problems) :-
+read_all(_, Found, [], Problems) :-
     limit(problems, Limit),
     length(Found, Limit),
     !,
     Found = [problem(Line, Column, _)|_],
     reverse([problem(Line, Column, too_many(problems, Limit))|Found], Problems).
-read_all(In, Module, Text, Found, Terms, Problems) :-
+read_all(Source, Found, Terms, Problems) :-
+    arg(1, Source, In),
     character_count(In, Start),
-    catch(read_one(In, Module, Term), error(Formal, Context), true),
+    catch(read_one(Source, Read), error(Formal, Context), true),
     (   nonvar(Formal)
     ->  reason(Formal, Reason),
-        whereabouts(Context, Text, Start, Line, Column),
-        read_all(In, Module, Text, [problem(Line, Column, Reason)|Found], Terms, Problems)
-    ;   Term = at(Value, Char, _, _),
-        Value == end_of_file,
-        \+ sub_string(Text, Char, _, _, "end_of_file")
+        whereabouts(Context, Source, Start, Line, Column),
+        read_all(Source, [problem(Line, Column, Reason)|Found], Terms, Problems)
+    ;   at_end(Read, Source)
     ->  Terms = [],
         reverse(Found, Problems)
-    ;   judged(Term, Text, In, Found, Found1, Terms, Rest),
-        read_all(In, Module, Text, Found1, Rest, Problems)
+    ;   Read = read(_, Char, Line, _),
+        column(Source, Line, Char, Column),
+        judge_term(Read, Line, Column, Found, Found1, Terms, Rest),
+        read_all(Source, Found1, Rest, Problems)
     ).
 
-%!  read_one(+In, +Module, -Term) is det.
+%!  read_one(+Source, -Read) is det.
 %
-%   Term is `at(Value, Character, Line, QuasiQuotations)` for the next term of In.
+%   Read is `read(Term, Character, Line, QuasiQuotations)` for the next term.
 
-read_one(In, Module, at(Value, Char, Line, Quotations)) :-
-    read_term(In, Value,
+read_one(source(In, Module, _, _), read(Term, Char, Line, Quotations)) :-
+    read_term(In, Term,
               [ module(Module),
                 syntax_errors(error),
                 term_position(Position),
@@ -390,25 +123,29 @@ read_one(In, Module, at(Value, Char, Line, Quotations)) :-
     stream_position_data(char_count, Position, Char),
     stream_position_data(line_count, Position, Line).
 
-%!  judged(+Term, +Text, +In, +Found0, -Found, -Terms, -Rest) is det.
+%!  at_end(+Read, +Source) is semidet.
 %
-%   Terms is a list of Term and Rest, or just Rest and a problem more in Found.
+%   Read is the end of the text, and not the term `end_of_file`.
 
-judged(at(Value, Char, Line, Quotations), Text, _In, Found0, Found, Terms, Rest) :-
-    column(Text, Char, Column),
+at_end(read(Term, Char, _, _), source(_, _, Text, _)) :-
+    Term == end_of_file,
+    \+ ( Char >= 0, sub_string(Text, Char, _, _, "end_of_file") ).
+
+%!  judge_term(+Read, +Line, +Column, +Found0, -Found, -Terms, -Rest) is det.
+%
+%   Terms is a list of the term and Rest, or just Rest and a problem more in Found.
+
+judge_term(read(_, _, _, [_|_]), Line, Column, Found, [problem(Line, Column, quasi_quotation)|Found], Rest, Rest) :-
+    !.
+judge_term(read(Term, _, _, _), Line, Column, Found, [problem(Line, Column, end_of_file)|Found], Rest, Rest) :-
+    Term == end_of_file,
+    !.
+judge_term(read(Term, _, _, _), Line, Column, Found, Found, [term(Line, Column, Term)|Rest], Rest) :-
     limit(depth, Depth),
-    (   Quotations \== []
-    ->  Found = [problem(Line, Column, quasi_quotation)|Found0],
-        Terms = Rest
-    ;   Value == end_of_file
-    ->  Found = [problem(Line, Column, end_of_file)|Found0],
-        Terms = Rest
-    ;   shallow(Value, Depth)
-    ->  Found = Found0,
-        Terms = [term(Line, Column, Value)|Rest]
-    ;   Found = [problem(Line, Column, too_large(depth, Depth))|Found0],
-        Terms = Rest
-    ).
+    shallow(Term, Depth),
+    !.
+judge_term(_, Line, Column, Found, [problem(Line, Column, too_large(depth, Depth))|Found], Rest, Rest) :-
+    limit(depth, Depth).
 
 %!  shallow(+Term, +Depth) is semidet.
 %
@@ -446,18 +183,18 @@ reason(resource_error(_), too_large(depth, Limit)) :-
     limit(depth, Limit).
 reason(Formal, error(Formal)).
 
-%!  whereabouts(+Context, +Text, +Start, -Line, -Column) is det.
+%!  whereabouts(+Context, +Source, +Start, -Line, -Column) is det.
 %
 %   The place of an error with Context; when that does not tell, of the first character at or after Start that is not blank.
 
-whereabouts(Context, Text, _, Line, Column) :-
+whereabouts(Context, Source, _, Line, Column) :-
     compound(Context),
     compound_name_arguments(Context, Name, [_, Line, _, Char]),
     memberchk(Name, [file, stream]),
     integer(Line),
     !,
-    column(Text, Char, Column).
-whereabouts(_, Text, Start, Line, Column) :-
+    column(Source, Line, Char, Column).
+whereabouts(_, source(_, _, Text, _), Start, Line, Column) :-
     after_blanks(Text, Start, Char),
     place(Text, Char, Line, Column).
 
@@ -471,31 +208,17 @@ after_blanks(Text, Start, Char) :-
     ;   Char = Start
     ).
 
-%!  place(+Text, +Char, -Line, -Column) is det.
+%!  column(+Source, +Line, +Char, -Column:integer) is det.
 %
-%   Where the character Char of Text is, counted from 0.
+%   Column is that of character Char, which is in Line. The last argument of Source is `line(Line, Start)`, the last line that was asked for and
+%   its first character; it is updated, so that many terms in one long line take linear time.
 
-place(Text, Char, Line, Column) :-
-    sub_string(Text, 0, Char, _, Before),
-    split_string(Before, "\n", "", Lines),
-    length(Lines, Line),
-    column(Text, Char, Column).
-
-%!  column(+Text, +Char, -Column:integer) is det.
-%
-%   Column is the distance of character Char of Text from the end of line before it.
-
-column(Text, Char, Column) :-
-    column(Text, Char, 1, Column).
-
-%!  column(+Text, +Char, +Count, -Column) is det.
-
-column(Text, Char, Count, Column) :-
-    (   Char > 0,
-        Before is Char - 1,
-        code_at(Before, Text, Code),
-        Code =\= 0'\n
-    ->  More is Count + 1,
-        column(Text, Before, More, Column)
-    ;   Column = Count
-    ).
+column(Source, Line, Char, Column) :-
+    Source = source(_, _, Text, Known),
+    (   Known = line(Line, Start)
+    ->  true
+    ;   line_start(Text, Char, Start),
+        nb_setarg(1, Known, Line),
+        nb_setarg(2, Known, Start)
+    ),
+    Column is Char - Start + 1.

@@ -103,22 +103,30 @@ add_options(More, Options0, Options) :-
 %   else localhost when the method is `local`, else none.
 
 service_targets(Service, Hosts) :-
+    targets_of(Service, Found),
+    Hosts = Found.
+
+%!  targets_of(+Service, -Hosts:list(atom)) is det.
+%
+%   Hosts must be unbound.
+
+targets_of(Service, Hosts) :-
     hosts_now(Service, Configs, _, _),
     Configs \== [],
     !,
     findall(Host, member(host_config(Host, _), Configs), Hosts).
-service_targets(Service, [Host]) :-
+targets_of(Service, [Host]) :-
     method_now(Service, method(_, Options), _, _),
     lookup(host, [Options], Host),
     !.
-service_targets(Service, [Host]) :-
+targets_of(Service, [Host]) :-
     service_now(Service, service(Options, _), _, _),
     lookup(host, [Options], Host),
     !.
-service_targets(Service, [localhost]) :-
+targets_of(Service, [localhost]) :-
     method_now(Service, method(local, _), _, _),
     !.
-service_targets(_, []).
+targets_of(_, []).
 
 %!  declared(+Service, +Host, +Call:list, +Name, -Value) is semidet.
 %
@@ -192,13 +200,15 @@ source_base(Service, Dir) :-
 %
 %   Absolute is Path, seen from the folder Base; `~/` is the user's home.
 
-below(_, Path, Absolute) :-
-    atom_concat('~/', Rest, Path),
-    getenv('HOME', Home),
-    !,
-    absolute_file_name(Rest, Absolute, [relative_to(Home)]).
 below(Base, Path, Absolute) :-
-    absolute_file_name(Path, Absolute, [relative_to(Base)]).
+    (   is_absolute_file_name(Path)
+    ->  Full = Path
+    ;   atom_concat('~/', Rest, Path),
+        getenv('HOME', Home)
+    ->  atomic_list_concat([Home, Rest], /, Full)
+    ;   atomic_list_concat([Base, Path], /, Full)
+    ),
+    absolute_file_name(Full, Absolute).
 
 %!  first_of_each(+List, -Set:list) is det.
 %

@@ -1,3 +1,4 @@
+:- module(test_health, []).
 :- use_module(library(deployment/health)).
 :- use_module(library(deployment_glue)).
 :- use_module(library(lists), [append/3, memberchk/2, nth0/3, numlist/3]).

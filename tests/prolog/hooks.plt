@@ -1,3 +1,4 @@
+:- module(test_hooks, []).
 :- use_module(library(deployment/hooks)).
 :- use_module(library(deployment/plan), [deploy_plan/3, rollback_plan/3]).
 :- use_module(library(deployment_glue)).

@@ -1,3 +1,4 @@
+:- module(test_model, []).
 :- use_module(library(deployment/model)).
 :- use_module(library(apply), [maplist/2]).
 :- use_module(library(lists), [member/2]).

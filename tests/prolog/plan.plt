@@ -1,3 +1,4 @@
+:- module(test_plan, []).
 :- use_module(library(deployment/plan)).
 :- use_module(library(deployment_glue)).
 :- use_module(library(lists), [append/3, member/2, memberchk/2, reverse/2]).
@@ -93,6 +94,17 @@ test(the_rollback_point_is_verified_and_not_shipped_again,
     declare_api([prepare_command(make)]),
     planned(deploy_with_rollback, running(old, new), Plan),
     step_ids(Plan, Ids).
+test(a_kept_release_that_was_active_is_verified_and_not_shipped_again, Id == verify) :-
+    declare_api([prepare_command(make)]),
+    planning_facts(running(old), [], facts(S, H, C, Observed, release(New, Hash, Files))),
+    deploy_plan(deploy_with_rollback,
+                facts(S, H, C, [release(New), history(New)|Observed], release(New, Hash, Files)),
+                [step(Id, _, _, _)|_]).
+test(a_release_that_was_never_active_is_shipped_again, Id == stage) :-
+    declare_api([]),
+    planning_facts(running(old), [], facts(S, H, C, Observed, release(New, Hash, Files))),
+    deploy_plan(deploy_with_rollback, facts(S, H, C, [release(New)|Observed], release(New, Hash, Files)),
+                [step(Id, _, _, _)|_]).
 test(the_rollback_point_is_shipped_again_when_forced, Id == stage) :-
     declare_api([]),
     planned(deploy_with_rollback, running(old, new), [force(true)], [step(Id, _, _, _)|_]).

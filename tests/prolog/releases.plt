@@ -1,3 +1,4 @@
+:- module(test_releases, []).
 :- use_module(library(deployment/releases)).
 :- use_module(library(deployment_glue)).
 :- use_module(library(lists), [member/2, memberchk/2]).

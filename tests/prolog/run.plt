@@ -1,3 +1,4 @@
+:- module(test_run, []).
 :- use_module(library(deployment/run)).
 :- use_module(library(deployment_glue)).
 :- use_module(library(deployment/effects), [with_backend/3, effect/2, effect_row/2]).
@@ -195,7 +196,19 @@ test(what_did_not_succeed_is_as_before, Broken == []) :-
             ( case(Case, Facts, Operation, Script),
               model(Operation, Script, Result, Left),
               \+ good(Result),
+              \+ Case = case(_, true, three, _),
               decisive(Facts, Before), decisive(Left, After),
+              Before \== After ),
+            Broken).
+test(an_earlier_release_shipped_again_by_force_is_all_a_failure_takes, Broken == []) :-
+    id(new, New),
+    findall(Case-Result-Before/After,
+            ( case(Case, Facts, Operation, Script),
+              Case = case(_, true, three, _),
+              model(Operation, Script, Result, Left),
+              \+ good(Result),
+              subtract(Facts, [history(New)], Facts1), subtract(Left, [history(New)], Left1),
+              decisive(Facts1, Before), decisive(Left1, After),
               Before \== After ),
             Broken).
 test(what_is_lost_is_no_success, Wrong == []) :-

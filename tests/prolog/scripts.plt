@@ -1,3 +1,4 @@
+:- module(test_scripts, []).
 :- use_module(library(deployment/scripts)).
 :- use_module(library(plunit)).
 :- use_module(library(apply), [maplist/3]).
