@@ -42,8 +42,8 @@ surveyed(Service, Host, Call, Outcomes, facts(Service, Host, Call, Observed, Rel
 
 deploy_release(Flavour, Facts, Context, Result) :-
     (   nothing_to_do(Facts)
-    ->  Facts = facts(_, _, _, _, release(_, Hash, _)),
-        run([step(record, none, record([deployed_hash-Hash]), [])], Context, _),
+    ->  Facts = facts(_, _, _, _, release(Id, Hash, _)),
+        run([step(record, none, record([deployed_hash-Hash, deployed_id-Id]), [])], Context, _),
         Result = unchanged
     ;   deploy_plan(Flavour, Facts, Plan),
         run(Plan, Context, Report),
@@ -63,8 +63,10 @@ deploy_result(deploy_service, Facts, report(completed, _, _), deployed(Changes))
     observed_changes(Facts, Changes).
 deploy_result(_, _, report(completed, Outcomes, _), Result) :-
     !,
-    (   member(done(step(_, _, try(hook(_, Action, _)), _), failed(Reason), _, _), Outcomes)
-    ->  Result = deployed_with_warnings(error(hook_failed(Action, Reason)))
+    (   member(done(step(_, _, try(hook(_, Action, _)), _), Failure, _, _), Outcomes),
+        Failure \== ok
+    ->  arg(1, Failure, Reason),
+        Result = deployed_with_warnings(error(hook_failed(Action, Reason)))
     ;   Result = deployed
     ).
 deploy_result(Flavour, Facts, report(failed(Step, Reason0), Outcomes, Undone), Result) :-
@@ -143,10 +145,9 @@ rollback(Facts, Context, Call, Result) :-
 rollback_target(Call, Facts, To) :-
     lookup(to, [Call], Hash),
     !,
-    observed(release(To), Facts),
-    sub_atom(To, 0, _, _, Hash),
-    \+ observed(current(To), Facts),
-    !.
+    findall(Id, ( observed(release(Id), Facts), sub_atom(Id, 0, _, _, Hash) ), Ids),
+    Ids = [To],
+    \+ observed(current(To), Facts).
 rollback_target(_, Facts, To) :-
     observed(backup(To), Facts),
     \+ observed(current(To), Facts).

@@ -20,7 +20,7 @@ The ledger is history and the last observation: what decides is on the target.
 :- autoload(library(error), [must_be/2]).
 :- autoload(library(lists), [member/2, memberchk/2]).
 :- use_module(declarations, [require_service/1, service_targets/2]).
-:- use_module(releases, [scan_action/3, release_hash_of/3]).
+:- use_module(releases, [scan_action/3, release_hash_of/3, release/5]).
 :- use_module(run, [ask/2]).
 :- use_module(observation, [context/5]).
 
@@ -54,17 +54,29 @@ release_hash(Service, Hash) :-
 %!  check_for_changes(+Service, +Host, -Changes) is det.
 %
 %   Between what was last seen on Host and what would be deployed now: `never_deployed`, `no_changes` or
-%   `changed(Old, New)`.
+%   `changed(Old, New)`; the hashes are the same when only the host's own options differ.
+%
+%   @error existence_error(service_host, Host), and as compute_source_hash/2
 
 check_for_changes(Service, Host, Changes) :-
-    release_hash(Service, New),
-    (   deployed_hash(Service, Host, Old)
-    ->  compared(Old, New, Changes)
-    ;   Changes = never_deployed
+    compute_source_hash(Service, Sources),
+    service_targets(Service, Hosts),
+    (   memberchk(Host, Hosts)
+    ->  release(Service, Host, [], Sources, release(NewId, New, _)),
+        host_changes(Service, Host, New, NewId, Changes)
+    ;   throw(error(existence_error(service_host, Host), context(_, Service)))
     ).
 
-compared(Hash, Hash, no_changes) :- !.
-compared(Old, New, changed(Old, New)).
+host_changes(Service, Host, New, NewId, Changes) :-
+    last_seen(Service, Host, deployed_hash, Old),
+    (   Old == none
+    ->  Changes = never_deployed
+    ;   Old == New,
+        last_seen(Service, Host, deployed_id, OldId),
+        memberchk(OldId, [none, NewId])
+    ->  Changes = no_changes
+    ;   Changes = changed(Old, New)
+    ).
 
 %!  check_for_changes(+Service, -Changes) is det.
 %
@@ -73,15 +85,23 @@ compared(Old, New, changed(Old, New)).
 
 check_for_changes(Service, Changes) :-
     release_hash(Service, New),
-    findall(Old, ( known_host(Service, Host), last_seen(Service, Host, deployed_hash, Old) ), Olds),
-    (   maplist(==(none), Olds)
-    ->  Changes = never_deployed
-    ;   member(Old, Olds), Old \== New, Old \== none
-    ->  Changes = changed(Old, New)
-    ;   memberchk(none, Olds)
-    ->  Changes = changed(none, New)
-    ;   Changes = no_changes
+    service_targets(Service, Hosts),
+    (   Hosts == []
+    ->  host_changes(Service, *, New, New, Changes)
+    ;   findall(Each, ( member(Host, Hosts), check_for_changes(Service, Host, Each) ), All),
+        overall(All, New, Changes)
     ).
+
+overall(All, _, never_deployed) :-
+    maplist(==(never_deployed), All),
+    !.
+overall(All, _, changed(Old, New)) :-
+    memberchk(changed(Old, New), All),
+    !.
+overall(All, New, changed(none, New)) :-
+    memberchk(never_deployed, All),
+    !.
+overall(_, _, no_changes).
 
 %!  deployed_hash(?Service, ?Hash) is nondet.
 %
@@ -120,7 +140,7 @@ store_rollback_hash(Service, Hash) :- store(Service, rollback_hash, Hash).
 store(Service, Key, Hash) :-
     must_be(atom, Service),
     must_be(atomic, Hash),
-    ask(ledger(forget(Service, Key)), _),
+    forall(member(Known, [Key, deployed_id]), ask(ledger(forget(Service, Known)), _)),
     ask(ledger(put(Service, *, '', Key, Hash)), _).
 
 known(Service, Host, Key, Hash) :-

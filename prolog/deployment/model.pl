@@ -15,6 +15,7 @@ Each effect changes a modelled host; what happens comes from a script given by t
   - `cut(Host, Action, Reason, Reached)`: likewise, and Reached tells how far the target went without being
     heard: `before` the action, `after` it, or to the `end` of the script
   - `kills(Host)`: what runs there ends only when it is killed
+  - `cut_once(Host, Action, Reason, Reached)`: likewise, the first time only
   - `answers(Host, Answers)`: the answers to health probes in turn, each a status or `failed(Reason)`; the
     last stays; 200 by default
   - `sources(Hash)`: the hash of the files to ship
@@ -41,7 +42,7 @@ start_model(Script) :-
 modelled_host(Host, Facts) :-
     b_getval(deployment_model, model(Script, States, _)),
     state(Host, Script, States, State),
-    findall(Fact, ( member(Fact, State), Fact \= history(_), Fact \= asked(_) ), Unordered),
+    findall(Fact, ( member(Fact, State), Fact \= history(_), \+ hidden(Fact) ), Unordered),
     findall(history(Id), member(history(Id), State), History),
     sort(Unordered, Sorted),
     append(Sorted, History, Facts).
@@ -111,10 +112,10 @@ remote([do(Id, Mode, Action)|Steps], Host, [outcome(Id, Result, Notes, Time, Tim
     b_getval(deployment_model, model(Script, States, Time)),
     state(Host, Script, States, State0),
     happens(Script, Host, Id, Action, State0, State1, Result0, Notes0),
-    (   interrupted(Script, Host, Id, Action, Reason, Reached)
+    (   interrupted(Script, Host, Id, Action, State0, Reason, Reached)
     ->  Result = unknown(Reason), Notes = [],
         ( Reached == before -> State = State0 ; State = State1 ),
-        keep_state(Host, State, Time),
+        keep_state(Host, [lost(Id)|State], Time),
         ( Reached == end -> after(Result0, Mode, Steps, Host, _) ; true ),
         none_heard(Steps, Result, Outcomes)
     ;   Result = Result0, Notes = Notes0,
@@ -129,9 +130,10 @@ after(failed(_), must, Steps, _, Outcomes) :- none_heard(Steps, not_run, Outcome
 none_heard(Steps, Result, Outcomes) :-
     findall(outcome(Id, Result, [], none, none), member(do(Id, _, _), Steps), Outcomes).
 
-interrupted(Script, Host, Id, Action, Reason, Reached) :-
+interrupted(Script, Host, Id, Action, State, Reason, Reached) :-
     (   scripted(Script, cut(Host, Named, Reason, Reached))
     ;   scripted(Script, cut(Host, Named, Reason)), Reached = after
+    ;   scripted(Script, cut_once(Host, Named, Reason, Reached)), \+ memberchk(lost(Id), State)
     ),
     named(Named, Id, Action),
     !.
@@ -163,6 +165,7 @@ refusal(confirm(_), State, already_running(Other)) :-
     memberchk(running(Other), State),
     !.
 refusal(confirm(_), _, exited(unknown)) :- !.
+refusal(discard(_), _, in_use) :- !.
 refusal(_, _, not_deployed).
 
 named(Id:Name, Id, Action) :- !, action_name(Action, Name).
@@ -171,13 +174,21 @@ named(Name, _, Action) :- action_name(Action, Name).
 action_name(hook(_, _, Action), Name) :- !, functor(Action, Name, _).
 action_name(Action, Name) :- functor(Action, Name, _).
 
+%   What the script's own bookkeeping keeps with a host's state.
+
+hidden(asked(_)).
+hidden(lost(_)).
+
 %   becomes(+Action, +State0, -State, -Notes) is semidet: fails where the real action would.
 
 becomes(observe, State, State, Notes) :-
-    findall(Fact, ( member(Fact, State), Fact \= asked(_) ), Notes).
+    findall(Fact, ( member(Fact, State), \+ hidden(Fact) ), Notes).
 becomes(stage(Id, _, _), State0, [release(Id)|State], []) :- subtract(State0, [release(Id)], State).
 becomes(verify(Id, _), State, State, []) :- memberchk(release(Id), State).
-becomes(discard(Id), State0, State, []) :- subtract(State0, [release(Id)], State).
+becomes(discard(Id), State0, State, []) :-
+    \+ memberchk(current(Id), State0),
+    \+ memberchk(backup(Id), State0),
+    subtract(State0, [release(Id)], State).
 becomes(link(Name, none), State0, State, []) :-
     !,
     without(Name, State0, State).

@@ -241,7 +241,8 @@ finishing(Flavour, Facts) -->
     step(prune, Facts, try(prune(Keep)), []),
     step(record, Facts, try(Record), []).
 
-record(Facts, Hash, record([deployed_hash-Hash|More])) :-
+record(Facts, Hash, record([deployed_hash-Hash, deployed_id-Id|More])) :-
+    new_release(Facts, Id, _),
     (   observed(current(Old), Facts), hash_of_id(Old, OldHash), OldHash \== Hash
     ->  More = [rollback_hash-OldHash]
     ;   More = []
@@ -271,7 +272,7 @@ rollback(Facts) -->
     checking(rollback, Facts),
     step(commit, Facts, commit(To), Undo),
     hooks_if(rollback, post_rollback, Facts),
-    step(record, Facts, try(record([deployed_hash-Hash, rollback_hash-EarlierHash])), []).
+    step(record, Facts, try(record([deployed_hash-Hash, deployed_id-To, rollback_hash-EarlierHash])), []).
 
 %   Committing takes the later releases off the history: they are put back in their order.
 

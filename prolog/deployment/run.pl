@@ -54,11 +54,15 @@ left_undone(failed(_, Reason), Steps, Begun, Left) :-
 ask(Effect, Answer) :-
     effect(Effect, Answer).
 
+%   What sets a state, unlike a hook, can be done `again` when the connection was lost over it.  When it stays
+%   unknown, undoing ends: what comes next builds on it.
+
 undo_steps(Reversed, Steps) :-
-    findall(step(Id, Host, try(Action), []),
+    findall(step(Id, Host, try(Action), Again),
             ( member(done(step(Of, Host, _, Undo), _, _, _), Reversed),
               nth_action(Undo, N, Action),
-              atomic_list_concat([undo, Of, N], '_', Id) ),
+              atomic_list_concat([undo, Of, N], '_', Id),
+              ( Action = hook(_, _, _) -> Again = [] ; Again = again ) ),
             Steps).
 
 nth_action(Actions, N, Action) :-
@@ -135,12 +139,31 @@ perform_group(Group, Context, _, Outcomes) :-
     remote_step(Step),
     !,
     maplist(script_step, Group, Steps),
-    effect(remote(Context, Steps), Outcomes).
+    effect(remote(Context, Steps), Outcomes0),
+    again(Group, Context, Outcomes0, Outcomes).
 perform_group([step(Id, _, Action0, _)], Context, Done, [outcome(Id, Result, Notes, Begin, End)]) :-
     bare(Action0, Action),
     effect(now, Begin),
     controller(Action, Context, Done, Result, Notes),
     effect(now, End).
+
+again(Group, Context, Outcomes0, Outcomes) :-
+    findall(Step,
+            ( member(Step, Group), Step = step(Id, _, _, again),
+              memberchk(outcome(Id, unknown(_), _, _, _), Outcomes0) ),
+            Lost),
+    (   Lost == []
+    ->  Outcomes = Outcomes0
+    ;   maplist(script_step, Lost, Steps),
+        effect(remote(Context, Steps), Outcomes1),
+        maplist(latest(Outcomes1), Outcomes0, Outcomes)
+    ).
+
+latest(Newer, outcome(Id, _, _, _, _), Outcome) :-
+    Outcome = outcome(Id, _, _, _, _),
+    memberchk(Outcome, Newer),
+    !.
+latest(_, Outcome, Outcome).
 
 script_step(step(Id, _, try(Action), _), do(Id, may, Action)) :- !.
 script_step(step(Id, _, Action, _), do(Id, must, Action)).
@@ -162,10 +185,10 @@ lasted(_, _, 0).
 
 first_failure(Begun, Step, Reason) :-
     member(done(Step, Result, _, _), Begun),
-    Step = step(_, _, Action, _),
-    (   Result = unknown(Reason)
-    ;   Result = failed(Reason), Action \= try(_)
-    ),
+    Step = step(_, _, Action, Again),
+    Result \== ok,
+    (   Action \= try(_) ; Result = unknown(_), Again == again ),
+    arg(1, Result, Reason),
     !.
 
 %   What the controller does itself.

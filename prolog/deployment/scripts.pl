@@ -229,6 +229,7 @@ failure(Id, Reports, Text, Reason) :-
 reason("no_space", _, no_space).
 reason("timeout", _, timeout).
 reason("skipped", _, skipped).
+reason("in_use", _, in_use).
 reason("not_deployed", _, not_deployed).
 reason("verification_failed", File, verification_failed(Atom)) :- atom_string(Atom, File).
 reason("already_running", Release, already_running(Atom)) :- atom_string(Atom, Release).

@@ -227,7 +227,10 @@ check() { # FOLDER: every file has the SHA-256 of the manifest
 
 verify() { check "$dir/releases/$1"; }
 
-discard() { tool rm -rf -- "$dir/releases/$1"; }
+discard() { # RELEASE, unless it is still in use
+    case $1 in "$(release_of current)" | "$(release_of .backup)") because in_use || return 1 ;; esac
+    tool rm -rf -- "$dir/releases/$1"
+}
 
 share() { # RELEASE PATH…: what survives releases is linked from shared/
     release=$dir/releases/$1
@@ -403,7 +406,7 @@ commit() { # RELEASE
             printf '%s\n' "$release"
         done <"$dir/run/history"
         printf '%s\n' "$1"
-    } >"$dir/run/history.new" || because no_space || return 1
+    } | tail -n 50 >"$dir/run/history.new" || because no_space || return 1
     tool mv -T -- "$dir/run/history.new" "$dir/run/history"
     tool rm -f -- "$dir/run/script"
 }

@@ -165,8 +165,15 @@ test(a_link_can_be_taken_away,
     memberchk(outcome(o, ok, Notes), Outcomes).
 test(a_link_to_a_release_that_is_gone_counts_as_none,
      [setup(target_with([r1, r2])), cleanup(no_target), Notes == [release(r1)]]) :-
-    on_target([ do(s, must, link(current, r2)), do(d, must, discard(r2)), do(o, must, observe) ], Outcomes),
+    on_target([ do(s, must, link(current, r2)),
+                do(d, must, hook(post_deploy, custom(x), command('rm -r ../r2', 5))),
+                do(o, must, observe) ],
+              Outcomes),
     memberchk(outcome(o, ok, Notes), Outcomes).
+test(a_release_in_use_is_not_discarded,
+     [setup(target_with([r1, r2])), cleanup(no_target), Result == failed(in_use)]) :-
+    on_target([ do(s, must, link(current, r2)), do(d, must, discard(r2)) ], Outcomes),
+    memberchk(outcome(d, Result, _), Outcomes).
 test(committing_an_earlier_release_takes_the_later_off,
      [setup(target_with([])), cleanup(no_target), Notes == [history(a), history(b)]]) :-
     on_target([ do(1, must, commit(a)), do(2, must, commit(b)), do(3, must, commit(c)), do(4, must, commit(b)),
