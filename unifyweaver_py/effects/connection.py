@@ -206,34 +206,31 @@ def reason_of(error: OSError) -> Reason:
     return unreachable(error.strerror or str(error))
 
 
-@lru_cache(maxsize=1)
-def _fabric_config() -> fabric.Config:
-    return fabric.Config(lazy=True, ssh_config=SSHConfig())
-
-
 def _fabric_connection(login: Login, sock: Any, deadline: float) -> fabric.Connection:
     left = left_until(deadline)
     trust = _Trust(login)
     keys = _keys(login)
+    connect_kwargs = {
+        "sock": sock,
+        "timeout": left,
+        "banner_timeout": left,
+        "auth_timeout": left,
+        "channel_timeout": left,
+        "pkey": keys[0][1] if keys else None,
+        "key_filename": [path for path, _ in keys[1:]],
+        "allow_agent": login.agent,
+        "look_for_keys": False,
+        "transport_factory": trust.transport,
+    }
     connection = fabric.Connection(
         login.host,
         user=login.user,
         port=login.port,
-        config=_fabric_config(),
+        # Its own: Fabric's configuration writes itself anew while it is read.
+        config=fabric.Config(lazy=True, ssh_config=SSHConfig()),
         gateway=False,
         forward_agent=False,
-        connect_kwargs={
-            "sock": sock,
-            "timeout": left,
-            "banner_timeout": left,
-            "auth_timeout": left,
-            "channel_timeout": left,
-            "pkey": keys[0][1] if keys else None,
-            "key_filename": [path for path, _ in keys[1:]],
-            "allow_agent": login.agent,
-            "look_for_keys": False,
-            "transport_factory": trust.transport,
-        },
+        connect_kwargs=connect_kwargs,
     )
     connection.client.set_log_channel(_LOG)
     connection.client.set_missing_host_key_policy(trust)
