@@ -4,6 +4,7 @@
           ]).
 :- use_module(library(error), [existence_error/2, must_be/2, permission_error/3]).
 :- use_module(library(lists), [reverse/2]).
+:- use_module(nesting, [nests_deeper/2]).
 :- use_module(text, [file_text/2, limit/2, code_at/3, place/4, line_start/3]).
 :- use_module(types, [text_atom/2]).
 
@@ -59,10 +60,12 @@ read_terms(File, Terms, Problems) :-
 terms(File, Text, Terms, Problems) :-
     syntax_module(Module),
     setup_call_cleanup(
-        open_string(Text, In),
+        ( open_string(Text, In),
+          open_string(Text, Ahead) ),
         ( set_stream(In, file_name(File)),
-          read_all(source(In, Module, Text, line(1, 0)), [], Terms, Problems0) ),
-        close(In)),
+          read_all(source(In, Ahead, Module, Text, line(1, 0)), [], Terms, Problems0) ),
+        ( close(In),
+          close(Ahead) )),
     (   Terms == [],
         Problems0 == []
     ->  Problems = [problem(1, 1, empty)]
@@ -79,7 +82,8 @@ syntax_module(Module) :-
 
 %!  read_all(+Source, +Found, -Terms, -Problems) is det.
 %
-%   Source is `source(Stream, Module, Text, Line)`: see column/4 for Line. Found are the problems so far, last first.
+%   Source is `source(Stream, Ahead, Module, Text, Line)`: Ahead is a second stream of the same text, from which the text of each term is
+%   read before the term. See column/4 for Line. Found are the problems so far, last first.
 
 read_all(_, Found, [], Problems) :-
     limit(problems, Limit),
@@ -107,8 +111,28 @@ read_all(Source, Found, Terms, Problems) :-
 %!  read_one(+Source, -Read) is det.
 %
 %   Read is `read(Term, Character, Line, QuasiQuotations)` for the next term.
+%
+%   @error resource_error(depth): it nests too deeply to be read
 
-read_one(source(In, Module, _, _), read(Term, Char, Line, Quotations)) :-
+read_one(source(In, Ahead, Module, _, _), Read) :-
+    (   too_deep(Ahead)
+    ->  '$raw_read'(In, _),
+        throw(error(resource_error(depth), _))
+    ;   read_term_of(In, Module, Read)
+    ).
+
+%!  too_deep(+Ahead) is semidet.
+%
+%   The next term of Ahead nests too deeply; it has been skipped in any case. An error in its text is left to read_term/3.
+
+too_deep(Ahead) :-
+    catch('$raw_read'(Ahead, Text), error(syntax_error(_), _), fail),
+    limit(depth, Limit),
+    nests_deeper(Text, Limit).
+
+%!  read_term_of(+In, +Module, -Read) is det.
+
+read_term_of(In, Module, read(Term, Char, Line, Quotations)) :-
     read_term(In, Term,
               [ module(Module),
                 syntax_errors(error),
@@ -127,7 +151,7 @@ read_one(source(In, Module, _, _), read(Term, Char, Line, Quotations)) :-
 %
 %   Read is the end of the text, and not the term `end_of_file`.
 
-at_end(read(Term, Char, _, _), source(_, _, Text, _)) :-
+at_end(read(Term, Char, _, _), source(_, _, _, Text, _)) :-
     Term == end_of_file,
     \+ ( Char >= 0, sub_string(Text, Char, _, _, "end_of_file") ).
 
@@ -192,9 +216,10 @@ whereabouts(Context, Source, _, Line, Column) :-
     compound_name_arguments(Context, Name, [_, Line, _, Char]),
     memberchk(Name, [file, stream]),
     integer(Line),
+    Line >= 1,
     !,
     column(Source, Line, Char, Column).
-whereabouts(_, source(_, _, Text, _), Start, Line, Column) :-
+whereabouts(_, source(_, _, _, Text, _), Start, Line, Column) :-
     after_blanks(Text, Start, Char),
     place(Text, Char, Line, Column).
 
@@ -214,7 +239,7 @@ after_blanks(Text, Start, Char) :-
 %   its first character; it is updated, so that many terms in one long line take linear time.
 
 column(Source, Line, Char, Column) :-
-    Source = source(_, _, Text, Known),
+    Source = source(_, _, _, Text, Known),
     (   Known = line(Line, Start)
     ->  true
     ;   line_start(Text, Char, Start),

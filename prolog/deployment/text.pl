@@ -56,6 +56,7 @@ read_bytes(Stream, Bytes) :-
 
 checked_text(Bytes, Text) :-
     check_size(Bytes),
+    check_nul(Bytes),
     setup_call_cleanup(
         open_null_stream(Gauge),
         ( set_stream(Gauge, encoding(utf8)),
@@ -71,6 +72,17 @@ check_size(Bytes) :-
     limit(bytes, Limit),
     (   Length > Limit
     ->  throw(refused(1, 1, too_large(bytes, Limit)))
+    ;   true
+    ).
+
+%!  check_nul(+Bytes) is det.
+%
+%   Bytes hold no NUL, which read_string/5 would take for the end of a line.
+
+check_nul(Bytes) :-
+    (   sub_string(Bytes, At, 1, _, "\000\")
+    ->  place(Bytes, At, Line, Column),
+        throw(refused(Line, Column, nul_character))
     ;   true
     ).
 
@@ -136,11 +148,6 @@ lines(In, Line, Gauge, Lines) :-
 %!  check_line(+Bytes, +Line, +Gauge, -Text) is det.
 
 check_line(Bytes, Line, Gauge, Text) :-
-    (   sub_string(Bytes, At, 1, _, "\000\")
-    ->  Column is At + 1,
-        throw(refused(Line, Column, nul_character))
-    ;   true
-    ),
     check_numbers(Bytes, Line),
     (   ascii(Gauge, Bytes)
     ->  Text = Bytes
@@ -182,7 +189,7 @@ lead(Byte, Bits, 3, 0x10000) :- Byte /\ 0xF8 =:= 0xF0, Bits is Byte /\ 0x07.
 continued(0, Rest, Code, Code, Rest) :- !.
 continued(Count, [Byte|Bytes], Bits, Code, Rest) :-
     Byte /\ 0xC0 =:= 0x80,
-    More is Bits << 6 \/ Byte /\ 0x3F,
+    More is Bits << 6 \/ (Byte /\ 0x3F),
     Less is Count - 1,
     continued(Less, Bytes, More, Code, Rest).
 

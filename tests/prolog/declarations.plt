@@ -1,3 +1,4 @@
+:- encoding(utf8).
 :- use_module(library(deployment_glue)).
 :- use_module(library(deployment/declarations)).
 :- use_module(library(lists), [member/2, numlist/3]).
