@@ -171,3 +171,23 @@ def test_nested_queries_and_iterators_do_not_disturb_each_other() -> None:
     found = [(row["X"], list(uw.query("member(Y, [a, b])"))) for row in outer]
     assert found == [(1, [{"Y": "a"}, {"Y": "b"}]), (2, [{"Y": "a"}, {"Y": "b"}])]
     assert os.getcwd()
+
+
+def test_text_is_no_list_of_letters() -> None:
+    with pytest.raises(TypeError, match="write \\['abc'\\]"):
+        uw.declare_service_hosts("api", "abc")
+    with pytest.raises(TypeError, match="a list is needed"):
+        uw.declare_service_sources("api", "ab")
+
+
+def test_result_is_true_when_it_is_ok_and_every_operation_tells_its_steps(free_port: int) -> None:
+    with using(RecordingEffects(probe=[answer(200)])):
+        assert uw.run_health_check("api", retries=1)
+    seen: list[uw.Event | uw.Begin] = []
+    uw.declare_service("web", port=free_port)
+    result = uw.run_health_check("web", retries=1, on_event=seen.append)
+    assert not result
+    assert [event.outcome for event in seen if isinstance(event, uw.Event)] == [
+        Term("failed", (Term("unhealthy", ("connection_refused",)),)),
+        "unhealthy",
+    ]

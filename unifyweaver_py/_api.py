@@ -178,7 +178,16 @@ def declare_service_sources(service: str, patterns: Iterable[str | Term]) -> Non
 
     ``**`` stands for any number of folders; `exclude` leaves out.
     """
-    _declare("declare_service_sources(Service, Patterns)", Service=service, Patterns=list(patterns))
+    _declare(
+        "declare_service_sources(Service, Patterns)", Service=service, Patterns=_several(patterns)
+    )
+
+
+def _several(items: Iterable[Any]) -> list[Any]:
+    """Return the items as a list; text would be taken apart into its letters."""
+    if isinstance(items, str):
+        raise TypeError(f"a list is needed, not the text {items!r}: write [{items!r}]")
+    return list(items)
 
 
 def declare_lifecycle_hook(service: str, event: str, action: Action) -> None:
@@ -198,7 +207,7 @@ def declare_service_hosts(
 
     ``declare_service_hosts("api", {"api1.example.com": {"user": "deploy"}})``
     """
-    named = hosts if isinstance(hosts, Mapping) else {host: {} for host in hosts}
+    named = hosts if isinstance(hosts, Mapping) else {host: {} for host in _several(hosts)}
     configs: list[Value] = [
         Term("host_config", (host, _options(options))) for host, options in named.items()
     ]
@@ -493,6 +502,8 @@ def _operate(
     """
     from unifyweaver_py.effects import new_run
 
+    options = dict(options)
+    on_event = options.pop("on_event", on_event)
     engine = _engine()
     listen = (lambda _: None) if on_event is None else (lambda event: on_event(event_of(event)))
     run = new_run(listen)

@@ -59,6 +59,9 @@ class Result:
     def __str__(self) -> str:
         return text(self.term)
 
+    def __bool__(self) -> bool:
+        return self.ok
+
     @property
     def hosts(self) -> dict[str, Value]:
         """The result of each host."""
