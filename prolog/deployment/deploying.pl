@@ -6,7 +6,7 @@
 
 /** <module> Deploying and rolling back on one host, and what is said of it */
 
-:- autoload(library(lists), [append/3, member/2, memberchk/2]).
+:- autoload(library(lists), [append/3, last/2, member/2, memberchk/2]).
 :- use_module(options, [lookup/3]).
 :- use_module(plan, [survey_plan/4, deploy_plan/3, rollback_plan/3, observed/2]).
 :- use_module(releases, [release/5, hash_of_id/2]).
@@ -50,12 +50,15 @@ deploy_release(Flavour, Facts, Context, Result) :-
         deploy_result(Flavour, Facts, Report, Result)
     ).
 
-%   This release is active and its process runs.
+%   This release is active, was confirmed when it was deployed (a controller may have died before that), and its
+%   process runs.
 
 nothing_to_do(Facts) :-
     Facts = facts(_, _, Call, _, release(Id, _, _)),
     observed(current(Id), Facts),
     observed(running(Id), Facts),
+    findall(Confirmed, observed(history(Confirmed), Facts), History),
+    last(History, Id),
     \+ lookup(force, [Call], true).
 
 deploy_result(deploy_service, Facts, report(completed, _, _), deployed(Changes)) :-

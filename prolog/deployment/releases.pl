@@ -83,7 +83,7 @@ release(Service, Host, _Call, SourceHash, release(Id, Hash, Files)) :-
     start_text(Service, Own, Start),
     memberchk(port(Port), Own),
     format(string(PortText), '~w~n', [Port]),
-    Files = [ file('.unifyweaver/start', 0o644, Start), file('.unifyweaver/port', 0o644, PortText) ].
+    Files = [ file('.unifyweaver/start', 0o600, Start), file('.unifyweaver/port', 0o644, PortText) ].
 
 %!  hash_of_id(+Id:atom, -Hash:atom) is det.
 

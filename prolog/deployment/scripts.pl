@@ -169,18 +169,13 @@ outcomes([], _, _, []).
 outcomes([do(Id, Mode, _)|Steps], Reports, Ending, [Outcome|Outcomes]) :-
     step_outcome(Id, Reports, Ending, Outcome),
     Outcome = outcome(_, Result, _, _, _),
-    (   ends_script(Result, Id, Mode, Reports)
+    (   Mode == must, Result = failed(_)
     ->  outcomes(Steps, Reports, over, Outcomes)
     ;   outcomes(Steps, Reports, Ending, Outcomes)
     ).
 
-%   A step that had to succeed, or one at which the script itself came to its end.
-
-ends_script(failed(_), Id, Mode, Reports) :-
-    (   Mode == must
-    ->  true
-    ;   \+ memberchk(report(Id, end, _, _), Reports)
-    ).
+%   Behind a step that had to succeed and failed, nothing was run.  Behind any other, a step without a report has
+%   failed itself: it is never taken for done.
 
 step_outcome(Id, Reports, Ending, outcome(Id, Result, Notes, Begin, End)) :-
     time_of(Id, begin, Reports, Begin),

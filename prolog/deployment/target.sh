@@ -8,6 +8,9 @@
 # shellcheck disable=SC2154  # service, dir and token are assigned by the script
 
 trap '' PIPE # a lost connection must not end the script between two steps
+job='' # a command that runs under `timeout`, which has a process group of its own and passes TERM on
+trap '[ -z "$job" ] || kill -s TERM "$job"; exit 143' TERM
+claimed='' failed_events=''
 umask 022
 exec 3>&1 1>&2
 
@@ -59,9 +62,14 @@ lines() { # KIND: report standard input, a line each
     done
 }
 
+# The end of a file: 20 lines, and 64 kB at most.
+end_of() {
+    tail -c 65536 "$1" | tail -n 20
+}
+
 log_tail() {
     if [ -f "$dir/log/service.log" ]; then
-        tail -n 20 "$dir/log/service.log" | lines log
+        end_of "$dir/log/service.log" | lines log
     fi
 }
 
@@ -85,7 +93,9 @@ blame() { # TEXT of a failed tool; its exit code in $code
 
 # lives PID BORN: a process with that pid and start time (in clock ticks since boot) runs and is no zombie
 lives() {
-    { read -r stat <"/proc/$1/stat"; } 2>/dev/null || return 1
+    stat=
+    { while IFS= read -r part || [ -n "$part" ]; do stat="$stat $part"; done <"/proc/$1/stat"; } 2>/dev/null
+    [ -n "$stat" ] || return 1
     # shellcheck disable=SC2086  # the fields after the command name are words
     set -- "$2" ${stat##*) }
     [ "$2" != Z ] && [ "$2" != X ] && [ "${21}" = "$1" ]
@@ -100,10 +110,13 @@ process() {
     [ "$boot" = "$this_boot" ] && lives "$pid" "$born"
 }
 
-# Pids of the live members of process group $1.
+# Pids of the live members of process group $1. In `status`, unlike `stat`, a process can't forge lines by its name.
 members() {
-    cat /proc/[0-9]*/stat 2>/dev/null |
-        awk -v group="$1" '{ id = $1; sub(/^.*\) /, ""); if ($3 == group && $1 != "Z" && $1 != "X") print id }'
+    cat /proc/[0-9]*/status 2>/dev/null |
+        awk -v group="$1" '
+            $1 == "State:" { state = $2 }
+            $1 == "Pid:" { id = $2 }
+            $1 == "NSpgid:" && $2 == group && state != "Z" && state != "X" { print id }'
 }
 
 # Inodes of the sockets that listen on port $1.
@@ -174,7 +187,7 @@ claim() { # FUNCTION about to run
     case $1 in observe | log_tail) return 0 ;; esac
     [ -z "$claimed" ] || return 0
     claimed=yes
-    tool mkdir -p -- "$dir/run" || return 1
+    tool mkdir -p -m 700 -- "$dir/run" || return 1
     if [ -r "$dir/run/script" ]; then
         read -r script_pid script_born script_token <"$dir/run/script"
         if [ "$script_token" = "$token" ] && [ "$script_pid" != $$ ]; then end_script; fi
@@ -190,14 +203,22 @@ end_script() {
     lives "$script_pid" "$script_born" || return 0
     # shellcheck disable=SC2086
     set -- ${stat##*) }
-    if [ "$3" = "$script_pid" ]; then kill -KILL -- "-$script_pid"; else kill -KILL "$script_pid"; fi
-    while lives "$script_pid" "$script_born"; do sleep 0.05; done
+    target=$script_pid
+    [ "$3" != "$script_pid" ] || target=-$script_pid
+    kill -s TERM -- "$target"
+    clock
+    end=$((now + 200))
+    while lives "$script_pid" "$script_born"; do
+        clock
+        [ "$now" -lt "$end" ] || kill -s KILL -- "$target"
+        sleep 0.05
+    done
 }
 
 # The release arrives as a tar stream on standard input; it gets its name only when it is verified.
 stage() { # RELEASE
     partial=$dir/releases/.partial-$1-$$
-    tool mkdir -p -- "$dir/releases" "$dir/shared" "$dir/log" || return 1
+    tool mkdir -p -- "$dir/releases" "$dir/shared" && tool mkdir -p -m 700 -- "$dir/log" || return 1
     for old in "$dir"/releases/.partial-*; do
         [ ! -d "$old" ] || tool rm -rf -- "$old" || return 1
     done
@@ -267,7 +288,7 @@ run_command() { # SECONDS COMMAND
 
 # Its output goes to a file, so that what it leaves running does not hold the connection open.
 command_in() { # FOLDER EVENT RELEASE SECONDS COMMAND
-    tool mkdir -p -- "$dir/run" || return 1
+    tool mkdir -p -m 700 -- "$dir/run" || return 1
     output=$dir/run/output
     (
         trap - PIPE
@@ -275,9 +296,12 @@ command_in() { # FOLDER EVENT RELEASE SECONDS COMMAND
         SERVICE=$service HOST=$host PORT=$service_port RELEASE=$3 EVENT=$2
         export SERVICE HOST PORT RELEASE EVENT
         exec timeout -k 2 "$4" sh -c "$5"
-    ) </dev/null >"$output" 2>&1 3>&-
+    ) </dev/null >"$output" 2>&1 3>&- &
+    job=$!
+    wait "$job"
     code=$?
-    tail -n 20 "$output" | lines line
+    job=''
+    end_of "$output" | lines line
     case $code in
     0) ;;
     124 | 137) because timeout ;;
@@ -341,7 +365,7 @@ start() { # RELEASE SECONDS
     fi
     read -r port <"$release/.unifyweaver/port"
     [ -z "$(listeners "$port")" ] || because port_in_use "$port" || return 1
-    tool mkdir -p -- "$dir/run" "$dir/log" && tool rm -f -- "$dir/run/process" || return 1
+    tool mkdir -p -m 700 -- "$dir/run" "$dir/log" && tool rm -f -- "$dir/run/process" || return 1
     launch "$1" || because no_space || return 1
     await_listening "$1" "$2" && return 0
     log_tail

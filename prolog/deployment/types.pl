@@ -7,7 +7,7 @@
             closed_type/2               % +Type, -Values
           ]).
 :- use_module(library(apply), [maplist/2, maplist/3]).
-:- use_module(library(lists), [member/2]).
+:- use_module(library(lists), [member/2, select/3, subtract/3]).
 :- use_module(nearest, [nearest/3]).
 
 /** <module> Types of option values
@@ -116,6 +116,26 @@ of_kind(number, Value) :- number(Value).
 of_kind(list, Value) :- is_list(Value).
 of_kind(header, header(_, _)).
 
+%!  plain_path(+Path, -Plain:atom) is semidet.
+%
+%   Path without empty and `.` parts; something is left.
+
+plain_path(Path, Plain) :-
+    atomic_list_concat(Parts0, /, Path),
+    subtract(Parts0, ['', '.'], Parts),
+    Parts = [First|_],
+    First \== '.unifyweaver',
+    atomic_list_concat(Parts, /, Plain).
+
+%!  within(+Path, +Folder) is semidet.
+%
+%   Path is Folder or below it: one path can't be a link and hold another.
+
+within(Folder, Folder) :- !.
+within(Path, Folder) :-
+    atom_concat(Folder, /, Below),
+    sub_atom(Path, 0, _, _, Below).
+
 %!  value(+Type, +Value0, -Value) is semidet.
 %
 %   Value0 is of Type, and Value is its normal form.
@@ -154,7 +174,9 @@ value(relative_path, Value0, Value) :-
     relative_path(Value).
 value(relative_paths, Values0, Values) :-
     is_list(Values0),
-    maplist(value(relative_path), Values0, Values).
+    maplist(value(relative_path), Values0, Written),
+    maplist(plain_path, Written, Values),
+    \+ ( select(One, Values, Others), member(Other, Others), within(Other, One) ).
 value(remote_dir, Value0, Value) :-
     filled_atom(Value0, Value),
     remote_dir(Value).

@@ -391,7 +391,7 @@ def test_odd_names_arrive_whole_and_are_verified(tmp_path: Path) -> None:
     assert verified(folder)
     assert (folder / ".unifyweaver/links").read_bytes() == b"link\\nto\tcaf\xc3\xa9\n"
     modes = {(folder / os.fsdecode(name)).stat().st_mode & 0o777 for name in ODD_NAMES}
-    assert modes == {0o644, 0o755}
+    assert modes == {0o644, 0o700}
 
 
 def test_times_are_kept(sources: Path, tmp_path: Path) -> None:

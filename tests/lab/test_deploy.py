@@ -700,3 +700,96 @@ def test_ctrl_c_ends_the_waiting_and_undoes(lab: Lab, site: Site, during: str) -
     assert current(host) == before
     assert answer(host) == "1"
     assert len(servers(host)) == 1
+
+
+# ---- what an attack found ----------------------------------------------------------------------------
+
+
+def test_output_without_end_hides_no_step(lab: Lab, site: Site) -> None:
+    host = lab.hosts[0]
+    declare(site, lab, host)
+    site.deploy()
+    flood = "head -c 30000000 /dev/zero | tr '\\0' x"
+    uw.declare_lifecycle_hook("web", "post_shutdown", uw.custom(flood))
+    site.release("2")
+    result = site.deploy()
+    assert str(result) == "deployed"
+    assert {"switch", "start", "health", "commit"} <= set(steps(result))
+    assert answer(host) == "2"
+
+
+def test_what_others_may_not_read_here_they_may_not_there(lab: Lab, site: Site) -> None:
+    host = lab.hosts[0]
+    declare(site, lab, host, env={"PASSWORD": "secret"})
+    (site.folder / "secret.conf").write_text("secret")
+    (site.folder / "secret.conf").chmod(0o600)
+    site.deploy()
+    modes = host.check(
+        "cd /srv/services/web && stat -c %a current/secret.conf current/server.py"
+        " current/.unifyweaver/start run log"
+    )
+    assert modes.split() == ["600", "644", "600", "700", "700"]
+
+
+def test_process_with_a_newline_in_its_name_misleads_nobody(lab: Lab, site: Site) -> None:
+    host = lab.hosts[0]
+    declare(site, lab, host)
+    site.deploy()
+    [pid] = servers(host)
+    forged = f"\\n999 9 {pid}\\n"
+    name = f"import time; open('/proc/self/comm', 'w').write('{forged}'); time.sleep(60)"
+    host.check(f'(setsid python3 -c "{name}" >/dev/null 2>&1 &) ; sleep 0.5')
+    began = time.monotonic()
+    assert str(uw.stop_service("web")) == "stopped"
+    assert time.monotonic() - began < 8
+    assert "time.sleep(60)" in " ".join(host.processes().values())
+
+
+def test_leader_with_a_newline_in_its_name_is_still_ours(lab: Lab, site: Site) -> None:
+    host = lab.hosts[0]
+    command = (
+        "exec python3 -c \"open('/proc/self/comm', 'w').write('a) S\\n1 2'); import runpy, sys;"
+        " sys.argv = ['server.py', '--port', '8080']; runpy.run_path('server.py', run_name='__main__')\""
+    )
+    declare(site, lab, host, start_command=command)
+    assert str(site.deploy()) == "deployed"
+    assert str(uw.stop_service("web")) == "stopped"
+    assert servers(host) == []
+
+
+def test_cancelled_preparation_does_not_run_on(lab: Lab, site: Site) -> None:
+    host = lab.hosts[0]
+    loop = "for i in $(seq 100); do date >> /srv/prepared; sleep 0.1; done"
+    declare(site, lab, host, prepare_command=loop)
+
+    def interrupt(event: uw.Event | uw.Begin) -> None:
+        if isinstance(event, uw.Begin) and "prepare" in event.steps:
+            main = threading.main_thread().ident
+            threading.Timer(0.7, signal.pthread_kill, [main, signal.SIGINT]).start()
+
+    with pytest.raises(KeyboardInterrupt):
+        site.deploy(on_event=interrupt)
+    time.sleep(0.5)
+    before = (host.srv / "prepared").stat().st_size
+    time.sleep(0.5)
+    assert (host.srv / "prepared").stat().st_size == before
+
+
+def test_active_release_that_was_never_confirmed_is_not_called_unchanged(
+    lab: Lab, site: Site
+) -> None:
+    host = lab.hosts[0]
+    declare(site, lab, host)
+    site.deploy()
+    (host.srv / "services/web/run/history").unlink()  # as if the controller had died before commit
+    (host.srv / "services/web/current/BEHAVIOUR").write_text("broken")
+    assert str(uw.restart_service("web")) == "started"
+    assert str(site.deploy()) != "unchanged"
+
+
+@pytest.mark.parametrize(
+    "paths", [["data", "data/uploads"], ["data", "data//"], ["data", "./data"]]
+)
+def test_shared_paths_within_each_other_are_refused(site: Site, paths: list[str]) -> None:
+    with pytest.raises(uw.PrologError, match="shared_paths"):
+        uw.declare_service("web", shared_paths=paths)

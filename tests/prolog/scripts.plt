@@ -297,8 +297,12 @@ test(a_script_that_says_nothing_failed, Results == [failed(command_failed(127, [
 test(a_script_that_ends_within_a_step_failed_in_it, Results == [ok, failed(command_failed(137, []))]) :-
     two(Steps),
     outcome(Steps, done(137, []), ["1.0 begin a", "1.0 end a ok", "1.0 begin b"], Results).
-test(a_script_that_ends_between_two_steps_failed_in_the_next, Results == [ok, failed(command_failed(137, [])), not_run]) :-
-    three(Steps),
+test(a_script_that_ends_between_two_steps_failed_in_the_next, Results == [ok, failed(command_failed(137, []))]) :-
+    two(Steps),
     outcome(Steps, done(137, []), ["1.0 begin a", "1.0 end a ok"], Results).
+test(what_has_no_report_behind_a_step_that_may_fail_failed,
+     Results == [ok, failed(timeout), failed(command_failed(0, []))]) :-
+    three(Steps),
+    outcome(Steps, done(0, []), ["1.0 begin a", "1.0 end a ok", "1.0 begin b", "1.0 end b failed timeout"], Results).
 
 :- end_tests(scripts_outcomes).

@@ -99,7 +99,7 @@ def _header(entry: Entry) -> bytes:
     if entry.kind == "l":
         info.type, info.linkname, info.mode = tarfile.SYMTYPE, os.fsdecode(entry.target), 0o777
     else:
-        info.size, info.mode = entry.size, 0o755 if entry.kind == "x" else 0o644
+        info.size, info.mode = entry.size, entry.shipped_mode
     return info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
 
 

@@ -35,6 +35,12 @@ class Entry:
     mtime: float
     digest: bytes
     target: bytes = b""
+    mode: int = 0o777
+
+    @property
+    def shipped_mode(self) -> int:
+        """As umask 022 would have it; what others may not do at the source, they may not there."""
+        return (0o755 if self.kind == "x" else 0o644) & (self.mode | 0o700)
 
 
 @dataclass(frozen=True)
@@ -114,7 +120,7 @@ def _entry(root: bytes, real_root: bytes, path: bytes, status: os.stat_result) -
     except OSError as error:
         raise SourcesError("unreadable", printable(path), why(error)) from error
     kind = "x" if read.st_mode & 0o111 else "f"
-    return Entry(path, kind, read.st_size, read.st_mtime, digest)
+    return Entry(path, kind, read.st_size, read.st_mtime, digest, mode=stat.S_IMODE(read.st_mode))
 
 
 def _check_link(root: bytes, real_root: bytes, path: bytes, target: bytes) -> None:
