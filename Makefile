@@ -21,10 +21,11 @@ lint: $(STAMPS)-test
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m mypy
 	@swipl --on-error=status --on-warning=status -g list_undefined -t halt prolog/deployment_glue.pl
-	@shellcheck prolog/deployment/target.sh .ci/need .ci/run
+	@shellcheck prolog/deployment/*.sh prolog/deployment/*.bash tests/sites/systemctl .ci/need .ci/run
 
 benchmark: $(STAMPS)-test
 	@$(PYTHON) tests/benchmarks/deploy.py
+	@$(PYTHON) tests/benchmarks/shipping.py
 
 clean:
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
@@ -36,7 +37,8 @@ $(STAMPS)-demo: pyproject.toml
 	@touch $@
 
 $(STAMPS)-test: pyproject.toml
-	@$(NEED) swipl=swi-prolog-nox ensurepip=python3-venv sshd=openssh-server ip=iproute2 unshare=util-linux shellcheck=shellcheck
+	@$(NEED) swipl=swi-prolog-nox ensurepip=python3-venv sshd=openssh-server ip=iproute2 unshare=util-linux shellcheck=shellcheck \
+		rsync=rsync curl=curl systemd-analyze=systemd
 	@[ -x $(PYTHON) ] || python3 -m venv $(VENV)
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --editable '.[demo,test]'
 	@touch $@ $(STAMPS)-demo

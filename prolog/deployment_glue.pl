@@ -62,5 +62,14 @@ comes from.  What acts on the world needs the Python package unifyweaver_py; eve
               service_status/3              % +Service, ?Host, -Status
             ]).
 
+:- reexport(deployment/generate,
+            [ generate_deploy_script/3,       % +Service, +Options, -Script
+              generate_ssh_deploy/3,          % +Service, +Options, -Script
+              generate_rollback_script/3,     % +Service, +Options, -Script
+              generate_health_check_script/3, % +Service, +Options, -Script
+              generate_systemd_unit/3         % +Service, +Options, -Unit
+            ]).
+
 :- use_module(deployment/loader, []).
 :- use_module(deployment/messages, []).
+:- use_module(deployment/narration, []).

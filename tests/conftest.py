@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNIFYWEAVER_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _mutant() -> None:
+    """What `tests/mutation.py` wants to be noticed."""
+    if mutant := os.environ.get("UNIFYWEAVER_MUTANT"):
+        import unifyweaver_py
+
+        unifyweaver_py.load(mutant, trusted=True)
 
 
 @pytest.fixture

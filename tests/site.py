@@ -33,7 +33,7 @@ class Site:
         """Declare the service; `options` are the service's or the method's."""
         uw.undeclare_service(self.name)
         method_names = {"user", "ssh_port", "key_file", "known_hosts", "remote_dir", "agent"}
-        method_names |= {"host_key", "connect_timeout", "command_timeout"}
+        method_names |= {"host_key", "connect_timeout", "command_timeout", "link_unchanged"}
         of_method = {key: value for key, value in options.items() if key in method_names}
         of_service = {key: value for key, value in options.items() if key not in method_names}
         transport = {"transport": "ssh"} if method == "ssh" else {}

@@ -14,7 +14,14 @@ from typing import Any, TypeAlias, cast, overload
 
 from unifyweaver_py._engine import Engine
 from unifyweaver_py._engine import engine as start_engine
-from unifyweaver_py._results import Begin, Event, HostResults, Result, event_of
+from unifyweaver_py._results import (
+    Begin,
+    Event,
+    HostResults,
+    InterruptedOperation,
+    Result,
+    event_of,
+)
 from unifyweaver_py._terms import Term, Value
 
 OptionValue: TypeAlias = Any
@@ -363,6 +370,56 @@ def _hashes(predicate: str, service: str | None, host: str | None) -> Any:
     return None if answer is None else answer["Hash"]
 
 
+# ---- scripts ----------------------------------------------------------------------------------------
+
+
+def generate_deploy_script(service: str, **options: OptionValue) -> str:
+    """Return a bash script that deploys the service without this library, by its declared method.
+
+    Run with the folder to ship as its argument, it does what `deploy_with_rollback` does on one host: ``host``, or
+    else the service's first. Options are those of service and method. It exits with 0 when the service is deployed
+    or unchanged, 1 when it failed and everything is as it was, 2 when called wrongly, 3 when what was could not be
+    brought back.
+
+    Raises:
+        ExistenceError: the service or its deploy method are not declared.
+        DomainError, TypeError_: an option is unknown or has a wrong value.
+    """
+    return _generate("generate_deploy_script", service, options)
+
+
+def generate_ssh_deploy(service: str, **options: OptionValue) -> str:
+    """Return the script of `generate_deploy_script` by SSH, whatever method is declared."""
+    return _generate("generate_ssh_deploy", service, options)
+
+
+def generate_rollback_script(service: str, **options: OptionValue) -> str:
+    """Return a bash script that makes the release active that ``.backup`` names, starts it and checks its health.
+
+    Without a backup it exits with 1; otherwise as `generate_deploy_script` says.
+    """
+    return _generate("generate_rollback_script", service, options)
+
+
+def generate_health_check_script(service: str, **options: OptionValue) -> str:
+    """Return a bash script that exits with 0 when the service answers 200, else with 2.
+
+    Options are ``retries`` (3 tries), ``timeout`` (5 seconds each), ``health_endpoint`` (``/health``), and those of
+    service and method. Another host than this machine is asked over https, or through SSH.
+    """
+    return _generate("generate_health_check_script", service, options)
+
+
+def generate_systemd_unit(service: str, **options: OptionValue) -> str:
+    """Return a systemd unit, for the system, that runs the service's active release as the method's ``user``."""
+    return _generate("generate_systemd_unit", service, options)
+
+
+def _generate(predicate: str, service: str, options: Mapping[str, OptionValue]) -> str:
+    goal = f"{predicate}(Service, Options, Text)"
+    return cast("str", _once(goal, Service=service, Options=_options(options))["Text"])
+
+
 # ---- operations -------------------------------------------------------------------------------------
 
 
@@ -414,10 +471,8 @@ def deployment_plan(service: str, **options: OptionValue) -> list[Term]:
 
     Hosts are observed, and not changed.
     """
-    plan = _once(
-        "deployment_plan(Service, Options, Plan)", Service=service, Options=_options(options)
-    )
-    return cast("list[Term]", plan["Plan"])
+    plan = _operate("deployment_plan", service, options=options)
+    return cast("list[Term]", plan.term)
 
 
 def rollback_service(
@@ -515,14 +570,14 @@ def _operate(
             on_interrupt=run.cancel.set,
         )
     except KeyboardInterrupt:
-        run.cancel.set()
+        run.leave()
         raise
     finally:
         run.close()
     if answer is None:
         raise RuntimeError(f"{name} failed for {service}")
     if run.cancel.is_set():
-        raise KeyboardInterrupt(f"{name} of {service}: {answer['Result']}")
+        raise InterruptedOperation(name, service, answer["Result"])
     events = tuple(
         cast("Event", event_of(event)) for event in cast("Sequence[Value]", answer["Events"])
     )

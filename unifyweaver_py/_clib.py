@@ -7,7 +7,10 @@ more than they do. Those that run Prolog code release it, for that code may call
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from ctypes import c_char_p, c_double, c_int, c_int64, c_size_t, c_void_p
 from typing import Any, Final
 
@@ -91,6 +94,7 @@ class CLib:
         self.open_frame = quick("PL_open_foreign_frame", frame)
         self.close_frame = quick("PL_close_foreign_frame", None, frame)
         self.discard_frame = quick("PL_discard_foreign_frame", None, frame)
+        self.rewind_frame = quick("PL_rewind_foreign_frame", None, frame)
         self.new_terms = quick("PL_new_term_refs", term, c_int)
         self.copy_term = quick("PL_copy_term_ref", term, term)
 
@@ -141,6 +145,51 @@ class CLib:
         self.record = quick("PL_record", pointer, term)
         self.recorded = quick("PL_recorded", c_int, pointer, term)
         self.erase = quick("PL_erase", None, pointer)
+
+
+_SIGACTION_BYTES: Final = 512  # more than any system's struct sigaction
+_SIGNAL_STACK_BYTES: Final = 1 << 18
+
+
+@contextmanager
+def signals_kept() -> Iterator[None]:
+    """Give back all signals that Prolog takes in the block but SIGSEGV.
+
+    By that one Prolog notices that its C code has nested too deep (printing a deep term), raises a
+    resource error, and does not crash the process.
+    """
+    sigaction = ctypes.CDLL(None).sigaction
+    kept = {
+        number: ctypes.create_string_buffer(_SIGACTION_BYTES) for number in signal.valid_signals()
+    }
+    del kept[signal.SIGSEGV]
+    for number, action in kept.items():
+        sigaction(number, None, action)
+    try:
+        yield
+    finally:
+        for number, action in kept.items():
+            sigaction(number, action, None)  # of SIGKILL and the like nothing was kept
+
+
+class _SignalStack(ctypes.Structure):
+    _fields_ = (
+        (("sp", c_void_p), ("size", c_size_t), ("flags", c_int))
+        if sys.platform == "darwin"
+        else (("sp", c_void_p), ("flags", c_int), ("size", c_size_t))
+    )
+
+
+def signal_stack() -> object:
+    """Give this thread a stack for SIGSEGV, which can't be handled on one that is full.
+
+    Prolog does so for every thread but for one that takes over its main engine from another. The
+    result is to be kept as long as the thread lives.
+    """
+    memory = ctypes.create_string_buffer(_SIGNAL_STACK_BYTES)
+    stack = _SignalStack(sp=ctypes.addressof(memory), size=_SIGNAL_STACK_BYTES, flags=0)
+    ctypes.CDLL(None).sigaltstack(ctypes.byref(stack), None)
+    return memory
 
 
 def _typed(

@@ -30,19 +30,33 @@ from unifyweaver_py._clib import (
     TermValue,
 )
 from unifyweaver_py._errors import ConversionError
-from unifyweaver_py._terms import PrologString, Term, Value, Var
+from unifyweaver_py._terms import PrologString, TaggedDict, Term, Value, Var
 
 _CACHED_NAMES: Final = 4096
 _CACHED_LENGTH: Final = 256
 _CONSTANT_LENGTH: Final = 32
 _LEAVING: Final = 64
 _INT64: Final = 1 << 63
+_SMALL_KEY: Final = 1 << 56  # what a dict of 9.0 can have as a key
+_PART_BYTES: Final = 512  # Prolog takes quadratic time to read digits
 _TEXT: Final = CVT_ATOM | CVT_STRING | REP_UTF8
 _COMPOUNDS: Final = frozenset((COMPOUND, LIST_PAIR, DICT))
 _NESTED: Final = object()
 _DONE: Final = object()
 
 Variables: TypeAlias = dict[Any, Any]
+
+
+class PendingError(Exception):
+    """Prolog raised while a term was made or read, for want of memory.
+
+    Attributes:
+        record: the record of what it raised.
+    """
+
+    def __init__(self, record: int) -> None:
+        super().__init__(record)
+        self.record = record
 
 
 class _Scratch:
@@ -80,12 +94,34 @@ class Converter:
         self._true, self._false = self.constant("true"), self.constant("false")
         self._hexadecimal = clib.predicate(b"hexadecimal", 2, b"deployment_engine")
         self._quotient = clib.predicate(b"quotient", 3, b"deployment_engine")
+        self._assemble = clib.predicate(b"assemble", 3, b"deployment_engine")
         self._dict_create = clib.predicate(b"dict_create", 3, b"system")
 
     def constant(self, name: str) -> int:
         """Return the handle of an atom that is kept for the life of the process."""
         data = encode(name)
         return int(self.clib.new_atom(REP_UTF8, len(data), data))
+
+    def new_terms(self, number: int) -> int:
+        """Return the first of some new term references.
+
+        Raises:
+            PendingError: the stacks are full.
+        """
+        terms: int = self.clib.new_terms(number)
+        if not terms:
+            raise self.pending()
+        return terms
+
+    def pending(self) -> PendingError:
+        """Return what Prolog has just raised, and have Prolog forget it."""
+        clib = self.clib
+        raised = clib.exception(0)
+        if not raised:
+            raise ConversionError("Prolog could not convert a value")
+        record = int(clib.record(raised))
+        clib.clear_exception()
+        return PendingError(record)
 
     def functor(self, name: str, arity: int) -> int:
         """Return the handle of a functor."""
@@ -105,8 +141,8 @@ class Converter:
         """Return the value of a term. Equal variables of one `variables` table stay equal.
 
         Raises:
-            ConversionError: the term is cyclic, or holds a stream or another blob, or a dict
-                with a tag.
+            ConversionError: the term is cyclic, or holds a stream or another blob.
+            PendingError: the stacks are full.
         """
         spare = self._spare
         scratch = spare.pop() if spare else _Scratch()
@@ -190,15 +226,14 @@ class Converter:
         return variable
 
     def _read_big_number(self, term: int, scratch: _Scratch) -> int | Fraction:
-        clib = self.clib
-        args = clib.new_terms(2)
-        clib.put_term(args, term)
+        args = self.new_terms(2)
+        self.clib.put_term(args, term)
         self._call(self._hexadecimal, args)
         over, _, under = self._text(args + 1, scratch, _TEXT).partition("/")
         return Fraction(int(over, 16), int(under, 16)) if under else int(over, 16)
 
     def _read_nested(self, root: int, scratch: _Scratch, variables: Variables) -> Any:
-        levels = _Levels(self.clib)
+        levels = _Levels(self)
         waiting: list[_Reading] = []
         reading = self._open(root, scratch, levels.at(0))
         while True:
@@ -240,9 +275,12 @@ class Converter:
     def unify(self, term: int, value: Value, variables: Variables) -> bool:
         """Unify a term with a value. `variables` maps each `Var` to its term reference.
 
+        False may also mean that Prolog has raised.
+
         Raises:
             TypeError: the value, or one inside it, has no Prolog counterpart.
-            ConversionError: dict keys that Prolog can't hold.
+            ConversionError: the value holds itself, or a dict has a key that Prolog's can't have.
+            PendingError: Prolog has raised.
         """
         if type(value) is str:
             handle = self._handles.get(value)
@@ -306,13 +344,33 @@ class Converter:
     def _write_integer(self, term: int, value: int) -> bool:
         if -_INT64 <= value < _INT64:
             return bool(self.clib.unify_int64(term, value))
-        number = self.clib.new_terms(1)
+        number = self.new_terms(1)
         self._put_integer(number, value)
         return bool(self.clib.unify(term, number))
 
     def _put_integer(self, term: int, value: int) -> None:
+        if value.bit_length() > 8 * _PART_BYTES:
+            self._put_parts(term, value)
+            return
         data = f"{value:#x}".encode()
-        self.clib.put_from_text(term, REP_UTF8, len(data), data)
+        if not self.clib.put_from_text(term, REP_UTF8, len(data), data):
+            raise self.pending()
+
+    def _put_parts(self, term: int, value: int) -> None:
+        size = value.bit_length() // 8 + 1
+        data = abs(value).to_bytes(size, "little")
+        parts = [
+            int.from_bytes(data[at : at + _PART_BYTES], "little")
+            for at in range(0, size, _PART_BYTES)
+        ]
+        args = self.new_terms(3)
+        if not (
+            self.unify(args, parts, {})
+            and self.unify(args + 1, -8 * _PART_BYTES if value < 0 else 8 * _PART_BYTES, {})
+        ):
+            raise self.pending()
+        self._call(self._assemble, args)
+        self.clib.put_term(term, args + 2)
 
     def _write_variable(self, term: int, variable: Var, variables: Variables) -> bool:
         known = variables.get(variable)
@@ -322,15 +380,16 @@ class Converter:
         return bool(self.clib.unify(term, known))
 
     def _write_fraction(self, term: int, value: Fraction) -> bool:
-        args = self.clib.new_terms(3)
+        args = self.new_terms(3)
         self._put_integer(args, value.numerator)
         self._put_integer(args + 1, value.denominator)
         self._call(self._quotient, args)
         return bool(self.clib.unify(term, args + 2))
 
     def _write_nested(self, term: int, root: Any, variables: Variables) -> bool:
-        levels = _Levels(self.clib)
+        levels = _Levels(self)
         waiting: list[_Writing] = []
+        inside = {id(root)}
         writing = self._begin(term, root, levels.at(0))
         while writing.begun:
             child = writing.step(self.clib)
@@ -339,10 +398,14 @@ class Converter:
                     return False
                 if not waiting:
                     return True
+                inside.discard(id(writing.value))
                 writing = waiting.pop()
                 continue
             done = self._write_leaf(writing.place, child, variables)
             if done is _NESTED:
+                if id(child) in inside:
+                    raise ConversionError("a value that holds itself has no Prolog counterpart")
+                inside.add(id(child))
                 waiting.append(writing)
                 writing = self._begin(writing.place, child, levels.at(len(waiting)))
             elif not done:
@@ -353,33 +416,30 @@ class Converter:
         if isinstance(value, list):
             return _WritingList(self.clib, term, value, level)
         if isinstance(value, dict):
-            return _WritingDict(self.clib, term, value)
+            return _WritingDict(self, term, value)
         functor = self.functor(value.name, len(value.args))
-        return _WritingCompound(self.clib, term, value.args, level, functor)
+        return _WritingCompound(self.clib, term, value, level, functor)
 
-    def make_dict(self, term: int, pairs: int) -> bool:
-        """Unify a term with the untagged dict of a list of pairs."""
-        args = self.clib.new_terms(3)
-        self.clib.put_term(args + 2, pairs)
+    def make_dict(self, term: int, args: int) -> bool:
+        """Unify a term with the dict that the arguments of dict_create/3 describe."""
         self._call(self._dict_create, args)
         return bool(self.clib.unify(term, args))
 
     def _call(self, predicate: int, args: int) -> None:
         if not self.clib.call_quick(None, 0x0004 | 0x0010, predicate, args):
-            self.clib.clear_exception()
-            raise ConversionError("Prolog could not convert a value")
+            raise self.pending()
 
 
 class _Levels:
     """Two term references for each level of nesting, made once and used again by its siblings."""
 
-    def __init__(self, clib: CLib) -> None:
-        self.clib = clib
+    def __init__(self, converter: Converter) -> None:
+        self._converter = converter
         self._levels: list[int] = []
 
     def at(self, depth: int) -> int:
         while len(self._levels) <= depth:
-            self._levels.append(self.clib.new_terms(2))
+            self._levels.append(self._converter.new_terms(2))
         return self._levels[depth]
 
 
@@ -455,20 +515,20 @@ class _Dict(_Compound):
 
     def value(self) -> Any:
         tag, *rest = self.values
-        if not isinstance(tag, Var):
-            raise ConversionError(f"a dict with a tag has no Python value: {tag!s:.80}")
-        return dict(zip(rest[1::2], rest[::2], strict=True))
+        items = dict(zip(rest[1::2], rest[::2], strict=True))
+        return items if isinstance(tag, Var) else TaggedDict(tag, items)
 
 
 class _Writing:
-    """A compound of which some arguments have been written.
+    """A value of which some parts have been written.
 
-    `step` gives the next value; it belongs at the term reference `place`.
+    `step` gives the next part; it belongs at the term reference `place`.
     """
 
-    __slots__ = ("begun", "place", "values")
+    __slots__ = ("begun", "place", "value", "values")
 
-    def __init__(self, place: int, values: Iterator[Any], begun: bool) -> None:
+    def __init__(self, value: Any, place: int, values: Iterator[Any], begun: bool) -> None:
+        self.value = value
         self.place = place
         self.values = values
         self.begun = begun
@@ -484,7 +544,7 @@ class _WritingList(_Writing):
     __slots__ = ("tail",)
 
     def __init__(self, clib: CLib, term: int, values: list[Any], level: int) -> None:
-        super().__init__(level + 1, iter(values), True)
+        super().__init__(values, level + 1, iter(values), True)
         self.tail = level
         clib.put_term(level, term)
 
@@ -501,11 +561,9 @@ class _WritingList(_Writing):
 class _WritingCompound(_Writing):
     __slots__ = ("index", "term")
 
-    def __init__(
-        self, clib: CLib, term: int, values: tuple[Any, ...], level: int, functor: int
-    ) -> None:
+    def __init__(self, clib: CLib, term: int, value: Term, level: int, functor: int) -> None:
         begun = bool(clib.unify_compound(term, functor))
-        super().__init__(level + 1, iter(values), begun)
+        super().__init__(value, level + 1, iter(value.args), begun)
         self.index = 0
         self.term = level
         clib.put_term(level, term)
@@ -519,18 +577,32 @@ class _WritingCompound(_Writing):
 
 
 class _WritingDict(_Writing):
-    __slots__ = ("pairs", "term")
+    """The arguments of dict_create/3, which makes the dict from its tag and a list of pairs."""
 
-    def __init__(self, clib: CLib, term: int, value: dict[Any, Any]) -> None:
+    __slots__ = ("args", "term")
+
+    def __init__(self, converter: Converter, term: int, value: dict[Any, Any]) -> None:
         for key in value:
-            if isinstance(key, bool) or not isinstance(key, str | int):
-                raise TypeError(f"a key of a dict must be str or int, not {key!r:.80}")
+            _check_key(key)
         pairs = [Term("-", item) for item in value.items()]
-        super().__init__(clib.new_terms(1), iter([pairs]), True)
-        self.term = clib.copy_term(term)
+        parts = [value.tag, pairs] if isinstance(value, TaggedDict) else [pairs]
+        self.args = converter.new_terms(3)
+        super().__init__(value, self.args + 2 - len(parts), iter(parts), True)
+        self.term = converter.clib.copy_term(term)
+
+    def step(self, _clib: CLib) -> Any:
+        self.place += 1
+        return next(self.values, _DONE)
 
     def finish(self, converter: Converter) -> bool:
-        return converter.make_dict(self.term, self.place)
+        return converter.make_dict(self.term, self.args)
+
+
+def _check_key(key: object) -> None:
+    if isinstance(key, bool | PrologString) or not isinstance(key, str | int):
+        raise TypeError(f"a key of a dict must be str or int, not {key!r:.80}")
+    if isinstance(key, int) and not -_SMALL_KEY <= key < _SMALL_KEY:
+        raise ConversionError(f"a key of a dict must be under 2**56, not {key:#x}"[:160])
 
 
 def encode(text: str) -> bytes:

@@ -1,12 +1,11 @@
 """Prolog inside this process: started when first used, asked from any thread.
 
-A query runs on the thread that asks. Python's main thread has Prolog's main engine; any other
-thread makes an engine when it first asks, and destroys it when it ends. An open iteration has an
-engine to itself until it is exhausted, closed or forgotten, so that any number may be open side by
-side. A foreign predicate may ask in its turn: that query nests on the engine that called it.
+What is asked once runs on the thread that asks. Python's main thread has Prolog's main engine; any
+other thread makes an engine when it first asks, and destroys it when it ends. A foreign predicate
+may ask in its turn: that query nests on the engine that called it.
 
-An engine stays on the thread that made it: Prolog measures its C stack against that thread's, and
-aborts the process on another one.
+An iteration has an engine and a thread to itself until it is exhausted, closed or forgotten, so
+that any number may be open side by side, and any thread may go on with one.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ import os
 import shutil
 import sys
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,11 +32,14 @@ from unifyweaver_py._clib import (
     CURRENT_ENGINE,
     MAIN_ENGINE,
     CLib,
+    signal_stack,
+    signals_kept,
 )
 from unifyweaver_py._errors import EngineUnavailable, LoadError, LoadProblem, PrologNotFound
 from unifyweaver_py._interrupts import PrologEngine
+from unifyweaver_py._iterations import Iterations
 from unifyweaver_py._paths import prolog_dir
-from unifyweaver_py._queries import Cursor, Queries
+from unifyweaver_py._queries import Queries
 from unifyweaver_py._terms import Term, Value
 
 T = TypeVar("T")
@@ -48,9 +49,10 @@ DEFAULT_MODULE: Final = "deployment_user"
 _NONE: Final = -1  # what Prolog calls the engine of a thread that has none
 _ENDING: Final = "Python is ending"
 _OLDEST: Final = 90000  # 9.0.0
-_OPTIONS: Final = (b"-q", b"-f", b"none", b"--no-packs", b"--no-signals")
+_OPTIONS: Final = (b"-q", b"-f", b"none", b"--no-packs", b"--sigalert=0")
 _IDLE_ENGINES: Final = 16
 _EXIT_SECONDS: Final = 1.0
+_LOOK_SECONDS: Final = 0.2
 
 
 class Engine:
@@ -59,10 +61,12 @@ class Engine:
     def __init__(self, clib: CLib) -> None:
         self._clib = clib
         self._main = threading.main_thread().ident
-        self._interrupts = _interrupts.Interrupts(self._interrupt, self._drain)
-        self.queries = Queries(clib, self._interrupts)
+        self.interrupts = _interrupts.Interrupts(self.interrupt, self._drain)
+        self.queries = Queries(clib, self.interrupts)
+        self._iterations = Iterations(self)
         self._local = threading.local()
         self._busy: set[PrologEngine] = set()
+        self._signal_stack: object = None
         self.closed = ""
 
     def query(
@@ -74,7 +78,7 @@ class Engine:
         """Return the solutions of a goal, one dict of the goal's named variables each.
 
         Solutions are fetched ahead in chunks that grow from 8 to 1024. The iterator may be
-        dropped half-way. It can't be continued on another thread.
+        dropped half-way, and continued on another thread. The goal runs on a thread of its own.
 
         Args:
             goal: Prolog text, or a term.
@@ -83,16 +87,23 @@ class Engine:
             module: where the goal's predicates are looked up.
 
         Raises:
+            KeyboardInterrupt: at Ctrl-C, on Python's main thread.
             PrologError: the goal is no Prolog text, or it raised.
             ValueError: `bindings` names a variable that the goal does not have.
             TypeError: a value has no Prolog counterpart.
         """
-        opened = _OpenQuery(self, goal, bindings or {}, module)
+        bindings = bindings or {}
+        if isinstance(goal, str):
+            rows = self.run(self.queries.few, goal, bindings, module)
+            if rows is not None:
+                yield from rows
+                return
+        opened = self._iterations.open(goal, bindings, module)
         try:
             while opened.more:
                 yield from opened.chunk()
         finally:
-            opened.thread.end(opened)
+            opened.end()
 
     def once(
         self,
@@ -176,41 +187,24 @@ class Engine:
     def run(self, work: Callable[..., T], *args: Any) -> T:
         """Call `work` with a Prolog engine current on this thread."""
         if self.closed:
-            raise self._unavailable()
+            raise self.refusal()
         own = self._clib.thread_self()
         if threading.get_ident() == self._main:
             current = PrologEngine(CURRENT_ENGINE, own if own != _NONE else self._adopt_main())
-            return self._interrupts.run(current, work, *args)
+            return self.interrupts.run(current, work, *args)
         if own != _NONE:
             return work(*args)
-        thread = self.thread()
-        engine = thread.take()
         try:
-            return self._switched(engine, work, *args)
-        finally:
-            thread.give_back(engine)
-
-    def thread(self) -> _Thread:
-        """Return what belongs to the thread that calls."""
-        try:
-            thread: _Thread = self._local.thread
+            mine: _Own = self._local.own
         except AttributeError:
-            thread = self._local.thread = _Thread(self)
-            self._local.end = _ThreadEnd(thread)
-        return thread
+            mine = self._local.own = _Own(self)
+        return self._switched(mine.prolog, work, *args)
 
-    def _unavailable(self) -> BaseException:
+    def refusal(self) -> BaseException:
         """Return what ends a thread that goes on asking: in silence, if Python itself is ending."""
         if self.closed == _ENDING and threading.get_ident() != self._main:
             return SystemExit()
-        return EngineUnavailable(self.closed)
-
-    def using(self, engine: PrologEngine, work: Callable[..., T], *args: Any) -> T:
-        """Call `work` with this engine current."""
-        if threading.get_ident() == self._main:
-            result: T = self._interrupts.run(engine, self._switched, engine, work, *args)
-            return result
-        return self._switched(engine, work, *args)
+        return EngineUnavailable(self.closed or "this iteration has ended")
 
     def _switched(self, engine: PrologEngine, work: Callable[..., T], *args: Any) -> T:
         set_engine = self._clib.set_engine
@@ -228,6 +222,7 @@ class Engine:
         """Make Prolog's main engine that of Python's main thread, and return its identifier."""
         if self._clib.set_engine(MAIN_ENGINE, None):
             raise EngineUnavailable("Prolog's main engine is in use by another thread")
+        self._signal_stack = signal_stack()
         return int(self._clib.thread_self())
 
     def create(self) -> PrologEngine:
@@ -247,7 +242,19 @@ class Engine:
         if not self.closed:
             self._clib.destroy_engine(engine.handle)
 
-    def detach(self) -> None:
+    def attach(self) -> PrologEngine:
+        """Give the thread that calls a Prolog engine that stays current on it."""
+        engine = self.create()
+        self._clib.set_engine(engine.handle, None)
+        return engine
+
+    def detach(self, engine: PrologEngine) -> None:
+        """End what `attach` began."""
+        if not self.closed:
+            self._clib.set_engine(None, None)
+            self.destroy(engine)
+
+    def leave_main(self) -> None:
         """Leave Prolog's main engine to Python's main thread, if this is another one."""
         if threading.get_ident() != self._main:
             self._clib.set_engine(None, None)
@@ -256,8 +263,8 @@ class Engine:
         """End Prolog at the end of the process. Whatever still runs gets one second to stop."""
         if self.closed:
             return
-        self._interrupts.close()
-        self.thread().close()
+        self.interrupts.close()
+        self._iterations.close(_EXIT_SECONDS)
         self.once("deployment_engine:begin_ending", module="user")
         self.queries.closed = True
         self._stop_busy()
@@ -265,15 +272,18 @@ class Engine:
             alone = self.once("deployment_engine:finish", module="user") is not None
         finally:
             self.closed = _ENDING
-        if self._busy or not alone:
+        if self._running() or not alone:
             return
         self._clib.cleanup(CLEANUP_NO_RECLAIM_MEMORY | CLEANUP_NO_CANCEL)
 
+    def _running(self) -> list[PrologEngine]:
+        return [*self._busy, *self._iterations.busy]
+
     def _stop_busy(self) -> None:
         deadline = monotonic() + _EXIT_SECONDS
-        while self._busy and monotonic() < deadline:
-            for engine in list(self._busy):
-                self._interrupt(engine)
+        while (running := self._running()) and monotonic() < deadline:
+            for engine in running:
+                self.interrupt(engine)
             sleep(0.02)
 
     def abandon(self) -> None:
@@ -282,13 +292,15 @@ class Engine:
 
     def _drain(self, engine: PrologEngine) -> None:
         """Have an idle engine take the interrupts that came too late for its query."""
-        self._switched(engine, self._handle_signals)
+        self._switched(engine, self.take_signals)
 
-    def _handle_signals(self) -> None:
+    def take_signals(self) -> None:
+        """Drop what was sent to the engine of this thread, and not in time for its query."""
         while self._clib.handle_signals() < 0:  # each raised, and is taken off the queue
             self._clib.clear_exception()
 
-    def _interrupt(self, engine: PrologEngine) -> None:
+    def interrupt(self, engine: PrologEngine) -> None:
+        """Let an engine unwind what it runs, at its next step in Prolog."""
         self.once(Term("interrupt", (engine.thread,)), module="deployment_engine")
 
     def _apart(
@@ -310,106 +322,27 @@ class Engine:
             finally:
                 done.set()
 
-        threading.Thread(target=ask, name="prolog-operation", daemon=True).start()
-        _interrupts.wait(done, on_interrupt)
+        with _interrupts.attended(on_interrupt):
+            threading.Thread(target=ask, name="prolog-operation", daemon=True).start()
+            while not done.wait(_LOOK_SECONDS):  # a signal may have come to another thread
+                pass
         result, error = outcome
         if error is not None:
             raise error
         return result  # type: ignore[no-any-return]
 
 
-class _Thread:
-    """The Prolog engines that one Python thread has made, and its open iterations."""
+class _Own:
+    """The Prolog engine of one thread, which alone refers to it, and empties its locals as its last act."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._idle: list[PrologEngine] = []
-        self._open: set[_OpenQuery] = set()
-        self._forgotten: deque[_OpenQuery] = deque()
         self._ident = threading.get_ident()
-
-    @property
-    def is_current(self) -> bool:
-        return threading.get_ident() == self._ident
-
-    def take(self) -> PrologEngine:
-        """Return an idle engine, or a new one."""
-        while self._forgotten:
-            self.end(self._forgotten.popleft())
-        return self._idle.pop() if self._idle else self._engine.create()
-
-    def give_back(self, engine: PrologEngine) -> None:
-        if len(self._idle) < _IDLE_ENGINES:
-            self._idle.append(engine)
-        else:
-            self._engine.destroy(engine)
-
-    def begin(self, query: _OpenQuery) -> None:
-        """Remember an open query, to be ended with this thread if not before."""
-        self._open.add(query)
-
-    def end(self, query: _OpenQuery) -> None:
-        """End a query, now on its own thread, else when that one asks or ends next."""
-        if not self.is_current:
-            self._forgotten.append(query)
-        elif query in self._open:
-            self._open.discard(query)
-            query.end()
-            self.give_back(query.prolog)
-
-    def close(self) -> None:
-        """End all that is open here, and the engines."""
-        for query in list(self._open):
-            self.end(query)
-        while self._idle:
-            self._engine.destroy(self._idle.pop())
-
-
-class _ThreadEnd:
-    """What a thread alone refers to: it empties the table of its locals as its last act."""
-
-    def __init__(self, thread: _Thread) -> None:
-        self._thread = thread
+        self.prolog = engine.create()
 
     def __del__(self) -> None:
-        if self._thread.is_current:
-            self._thread.close()
-
-
-class _OpenQuery:
-    """The solutions of one goal, on an engine of their own."""
-
-    def __init__(
-        self, engine: Engine, goal: str | Term, bindings: Mapping[str, Value], module: str
-    ) -> None:
-        self.thread = engine.thread()
-        self.prolog = self.thread.take()
-        self.more = True
-        self._engine = engine
-        self._goal = (goal, bindings, module)
-        self._cursor: Cursor | None = None
-        self.thread.begin(self)
-
-    def chunk(self) -> list[dict[str, Value]]:
-        """Return the next solutions; `more` tells whether to ask again."""
-        if not self.thread.is_current:
-            raise EngineUnavailable("an iteration can't be continued on another thread")
-        return self._engine.using(self.prolog, self._next)
-
-    def _next(self) -> list[dict[str, Value]]:
-        if self._cursor is None:
-            self._cursor = self._engine.queries.open(*self._goal)
-        rows = self._cursor.chunk()
-        self.more = self._cursor.more
-        if not self.more:
-            self._cursor.close()
-        return rows
-
-    def end(self) -> None:
-        """Close the query and leave the engine idle."""
-        self.more = False
-        if self._cursor is not None and self._cursor.open and not self._engine.closed:
-            self._engine.using(self.prolog, self._cursor.close)
+        if threading.get_ident() == self._ident and hasattr(self, "prolog"):
+            self._engine.destroy(self.prolog)
 
 
 @dataclass(slots=True)
@@ -429,12 +362,14 @@ def engine() -> Engine:
     Raises:
         PrologNotFound: SWI-Prolog is missing, or older than 9.0.
         LoadError: the Prolog half of this library does not load.
+        KeyboardInterrupt: at Ctrl-C, once it has started (which takes some tenths of a second).
     """
     if _process.engine is None:
-        with _process.starting:
+        with _interrupts.deferred(), _process.starting:
             if _process.engine is None:
                 started = _start()
-                started.detach()
+                started.leave_main()
+                started.interrupts.open()
                 atexit.register(started.close)
                 os.register_at_fork(after_in_child=started.abandon)
                 _process.engine = started
@@ -489,7 +424,9 @@ def _initialise(clib: CLib, home: str | None) -> None:
     if home:
         arguments.append(b"--home=" + os.fsencode(home))
     array = (ctypes.c_char_p * (len(arguments) + 1))(*arguments, None)
-    if not clib.initialise(len(arguments), ctypes.addressof(array)):
+    with signals_kept():
+        started = clib.initialise(len(arguments), ctypes.addressof(array))
+    if not started:
         raise PrologNotFound(_how_to_install("SWI-Prolog could not be started"))
 
 

@@ -13,7 +13,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from queue import SimpleQueue
 from time import monotonic
 from types import FrameType
 from typing import Any, Final, NamedTuple, TypeVar
@@ -50,7 +52,7 @@ class Interrupts:
         self.active = False
         self.flagged = False
         self.inside = False
-        self._closed = False
+        self._watching = False
         self._send = send
         self._drain = drain
         self._engines: list[PrologEngine] = []
@@ -73,7 +75,7 @@ class Interrupts:
         if self.active:
             return self._run_nested(engine, work, args)
         previous = _quick.getsignal(signal.SIGINT)
-        if self._closed or not callable(previous):
+        if not self._watching or not callable(previous):
             return work(*args)
         if self._watcher is None:
             self._start()
@@ -95,14 +97,35 @@ class Interrupts:
             raise KeyboardInterrupt
         return result
 
+    def receive(self, inbox: SimpleQueue[T]) -> T:
+        """Wait for a message; SIGINT raises at once on the main thread, whoever else wants it.
+
+        Raises:
+            KeyboardInterrupt: SIGINT arrived.
+        """
+        if threading.get_ident() != self._main or self.active:
+            return inbox.get()
+        previous = _quick.getsignal(signal.SIGINT)
+        if previous is signal.default_int_handler or not callable(previous):
+            return inbox.get()
+        _quick.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            return inbox.get()
+        finally:
+            _quick.signal(signal.SIGINT, previous)
+
     def _start(self) -> None:
         watcher = threading.Thread(target=self._watch, name="ctrl-c", daemon=True)
         watcher.start()
         self._watcher = watcher
 
+    def open(self) -> None:
+        """Prolog is ready to be interrupted."""
+        self._watching = True
+
     def close(self) -> None:
         """End the second thread; from now on Ctrl-C has to wait for the end of a query."""
-        self._closed = True
+        self._watching = False
         if self._watcher is not None:
             os.write(self._write, bytes([_CLOSE]))
             self._watcher.join(_SETTLE_SECONDS)
@@ -176,11 +199,38 @@ class Interrupts:
             self._outer_wakeup = -1
 
 
-def wait(done: threading.Event, on_interrupt: Callable[[], object]) -> None:
-    """Wait on the main thread. The first SIGINT calls `on_interrupt`, a second one raises.
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Let SIGINT wait for the end of the block, which must not be left half done.
 
     Raises:
-        KeyboardInterrupt: at the second SIGINT.
+        KeyboardInterrupt: when the block has ended, for any SIGINT in it.
+    """
+    previous = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(previous):
+        yield
+        return
+    noted = False
+
+    def note(_number: int, _frame: FrameType | None) -> None:
+        nonlocal noted
+        noted = True
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if noted:
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def attended(on_interrupt: Callable[[], object]) -> Iterator[None]:
+    """For the time of the block, on the main thread, the first SIGINT calls `on_interrupt`; later ones raise.
+
+    Raises:
+        KeyboardInterrupt: at the second SIGINT, and at any later one.
     """
     count = 0
 
@@ -193,10 +243,10 @@ def wait(done: threading.Event, on_interrupt: Callable[[], object]) -> None:
 
     previous = signal.getsignal(signal.SIGINT)
     if not callable(previous):
-        done.wait()
+        yield
         return
     signal.signal(signal.SIGINT, handle)
     try:
-        done.wait()
+        yield
     finally:
         signal.signal(signal.SIGINT, previous)

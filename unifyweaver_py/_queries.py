@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from unifyweaver_py._clib import (
     EXCEPTION,
@@ -19,7 +19,7 @@ from unifyweaver_py._clib import (
     CLib,
     ForeignFunction,
 )
-from unifyweaver_py._conversion import Converter, Variables, encode
+from unifyweaver_py._conversion import Converter, PendingError, Variables, encode
 from unifyweaver_py._errors import ConversionError, EngineUnavailable, prolog_error
 from unifyweaver_py._interrupts import Interrupts
 from unifyweaver_py._terms import PrologString, Term, Value, Var
@@ -30,12 +30,13 @@ _PARSED_LENGTH: Final = 4096
 _KEPT_EXCEPTIONS: Final = 256
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Parsed:
     """A goal text as a record of what ``parse_goal/4`` made of it, with its variables' names."""
 
     record: int
     names: tuple[str, ...]
+    rules: bool = False  # it was seen to call more than facts
 
 
 class Queries:
@@ -56,6 +57,7 @@ class Queries:
         self._parse = clib.predicate(b"parse_goal", 4, _ENGINE)
         self._describe = clib.predicate(b"describe", 4, _ENGINE)
         self._chunk = clib.predicate(b"chunk", 3, _ENGINE)
+        self._few = clib.predicate(b"few", 3, _ENGINE)
         self._qualified = self.converter.functor(":", 2)
 
     def once(self, goal: str | Term, bindings: Mapping[str, Value], module: str) -> Any:
@@ -79,11 +81,43 @@ class Queries:
                 raise self.error(record)
             if not cut:
                 raise self.error(clib.record(clib.exception(0)))
-            return None
+        except PendingError as pending:
+            clib.rewind_frame(frame)  # to tell what happened takes room as well
+            raise self.error(pending.record) from None
         finally:
             clib.discard_frame(frame)
+        return None
 
-    def open(self, goal: str | Term, bindings: Mapping[str, Value], module: str) -> Cursor:
+    def few(
+        self, goal: str, bindings: Mapping[str, Value], module: str
+    ) -> list[dict[str, Value]] | None:
+        """Return all solutions of a goal that only looks up facts, unless there are more than 8.
+
+        None leaves the question open: nothing was done that could not be done again.
+        """
+        parsed = self._parsed.get((goal, module))
+        if parsed is not None and parsed.rules:
+            return None
+        cursor = self.open(goal, bindings, module, self._few)
+        try:
+            rows = cursor.chunk()
+            more = cursor.more
+        finally:
+            cursor.close()
+        if not cursor.refused:
+            return None if more else rows
+        parsed = self._parsed.get((goal, module))
+        if parsed is not None:
+            parsed.rules = cursor.refused == "rules"
+        return None
+
+    def open(
+        self,
+        goal: str | Term,
+        bindings: Mapping[str, Value],
+        module: str,
+        predicate: int | None = None,
+    ) -> Cursor:
         """Open a query for all solutions; the engine that is current belongs to it until closed."""
         clib = self.clib
         frame = clib.open_frame()
@@ -95,7 +129,10 @@ class Queries:
             else:
                 clib.get_arg(2, term - 1, args)
                 clib.get_arg(3, term - 1, args + 1)
-            query = clib.open_query(None, QUERY_FLAGS, self._chunk, args)
+            query = clib.open_query(None, QUERY_FLAGS, predicate or self._chunk, args)
+        except PendingError as pending:
+            clib.discard_frame(frame)
+            self.raise_error(pending.record)
         except BaseException:
             clib.discard_frame(frame)
             raise
@@ -135,7 +172,7 @@ class Queries:
         key = (goal, module)
         parsed = self._parsed.get(key) or self._read_goal(goal, module)
         names = parsed.names
-        terms = clib.new_terms(len(names) + 2)
+        terms = self.converter.new_terms(len(names) + 2)
         clib.recorded(parsed.record, terms)
         clib.get_arg(1, terms, terms + 1)
         if len(goal) > _PARSED_LENGTH:
@@ -146,7 +183,7 @@ class Queries:
             place = terms + index
             clib.get_arg(index + 2, terms, place)
             if name in bindings:
-                self.converter.unify(place, bindings[name], variables)
+                self._bind(place, bindings[name], variables)
             elif name[0] != "_":
                 wanted.append((name, place))
         if bindings and not bindings.keys() <= set(names):
@@ -158,13 +195,13 @@ class Queries:
         self, goal: Term, bindings: Mapping[str, Value]
     ) -> tuple[int, list[tuple[str, int]], Variables]:
         variables: Variables = {}
-        term = self.clib.new_terms(1)
-        self.converter.unify(term, goal, variables)
+        term = self.converter.new_terms(1)
+        self._bind(term, goal, variables)
         places = {variable.name: place for variable, place in variables.items()}
         for name, value in bindings.items():
             if name not in places:
                 raise ValueError(f"the goal has no variable named {name}: {goal.name}")
-            self.converter.unify(places[name], value, variables)
+            self._bind(places[name], value, variables)
         wanted = [
             (name, place)
             for name, place in places.items()
@@ -172,11 +209,15 @@ class Queries:
         ]
         return term, wanted, variables
 
+    def _bind(self, place: int, value: Value, variables: Variables) -> None:
+        if not self.converter.unify(place, value, variables):
+            raise self.converter.pending()
+
     def _read_goal(self, text: str, module: str) -> _Parsed:
         clib = self.clib
-        args = clib.new_terms(4)
-        self.converter.unify(args, PrologString(text), {})
-        self.converter.unify(args + 1, module, {})
+        args = self.converter.new_terms(4)
+        self._bind(args, PrologString(text), {})
+        self._bind(args + 1, module, {})
         self._run(self._parse, args)
         names: Any = self.converter.read(args + 2)
         parsed = _Parsed(clib.record(args + 3), tuple(names))
@@ -233,6 +274,14 @@ class Queries:
             return prolog_error(term, str(term))
         message, file, line = (self.converter.read(args + index) for index in (1, 2, 3))
         return prolog_error(term, str(message).strip(), str(file) or None, int(str(line)) or None)
+
+    def raise_error(self, record: int) -> NoReturn:
+        """Raise what `error` returns, outside any other frame."""
+        frame = self.clib.open_frame()
+        try:
+            raise self.error(record)
+        finally:
+            self.clib.discard_frame(frame)
 
     def _read_error(self, place: int) -> Value:
         """Return an error term, without its context where that has no Python value."""
@@ -291,6 +340,8 @@ class Queries:
         return lambda first: [read(first + offset) for offset in offsets]
 
     def _throw(self, error: BaseException) -> int:
+        if isinstance(error, PendingError):
+            return self._throw_again(error.record)
         number = next(self._exception_ids)
         while len(self._exceptions) >= _KEPT_EXCEPTIONS:
             self._exceptions.popitem(last=False)
@@ -299,6 +350,12 @@ class Queries:
         formal = Term("python_error", (number, type(error).__name__, PrologString(text)))
         term = self.clib.new_terms(1)
         self.converter.unify(term, Term("error", (formal, Var("_"))), {})
+        return int(self.clib.raise_exception(term))
+
+    def _throw_again(self, record: int) -> int:
+        term = self.clib.new_terms(1)
+        self.clib.recorded(record, term)
+        self.clib.erase(record)
         return int(self.clib.raise_exception(term))
 
 
@@ -319,6 +376,7 @@ class Cursor:
         self._chunk = chunk
         self._wanted = wanted
         self.more = True
+        self.refused = ""
 
     def chunk(self) -> list[dict[str, Value]]:
         """Return the next solutions; `more` tells whether to ask again."""
@@ -329,42 +387,51 @@ class Cursor:
         if status == EXCEPTION:
             record = clib.record(clib.exception(self._query))
             self._end()
-            frame = clib.open_frame()
-            try:
-                raise queries.error(record)
-            finally:
-                clib.discard_frame(frame)
+            queries.raise_error(record)
         return self._rows() if status else []
 
     def _rows(self) -> list[dict[str, Value]]:
         clib = self._queries.clib
-        read = self._queries.converter.read
         frame = clib.open_frame()
         try:
-            part = clib.new_terms(1)
-            if not clib.get_arg(1, self._chunk, part):
-                variables: Variables = {}
-                return [{name: read(place, variables) for name, place in self._wanted}]
-            names = tuple(name for name, _ in self._wanted)
-            first: Any = read(part)
-            if not clib.get_arg(2, self._chunk, part):
-                return [dict(zip(names, row.args, strict=True)) for row in first]
-            place = clib.new_terms(1)
-            clib.get_arg(3, self._chunk, place)
-            length = read(place)
-            columns = [_column(column) for column in first]
-            if all(column is not None and len(column) == length for column in columns):
-                return _dicts(names, columns)
-            values: Any = read(part)
-            return [dict(zip(names, row.args, strict=True)) for row in values]
+            return self._read()
+        except PendingError as pending:
+            clib.rewind_frame(frame)
+            raise self._queries.error(pending.record) from None
         finally:
             clib.discard_frame(frame)
 
-    def _end(self) -> None:
+    def _read(self) -> list[dict[str, Value]]:
+        converter = self._queries.converter
+        read = converter.read
+        get_arg = converter.clib.get_arg
+        part = converter.new_terms(1)
+        if not get_arg(1, self._chunk, part):
+            kind = read(self._chunk)
+            if kind != "one":
+                self.refused = str(kind)
+                return []
+            variables: Variables = {}
+            return [{name: read(place, variables) for name, place in self._wanted}]
+        names = tuple(name for name, _ in self._wanted)
+        first: Any = read(part)
+        if not get_arg(2, self._chunk, part):
+            return [dict(zip(names, row.args, strict=True)) for row in first]
+        place = converter.new_terms(1)
+        get_arg(3, self._chunk, place)
+        length = read(place)
+        columns = [_column(column) for column in first]
+        if all(column is not None and len(column) == length for column in columns):
+            return _dicts(names, columns)
+        values: Any = read(part)
+        return [dict(zip(names, row.args, strict=True)) for row in values]
+
+    def _end(self) -> bool:
         query, self._query = self._query, 0
-        self._queries.clib.cut_query(query)
+        cut = bool(self._queries.clib.cut_query(query))
         self._queries.clib.discard_frame(self._frame)
         self.more = False
+        return cut
 
     @property
     def open(self) -> bool:
@@ -372,9 +439,10 @@ class Cursor:
         return bool(self._query)
 
     def close(self) -> None:
-        """End the query; what it left to undo (cleanup handlers) runs now."""
-        if self._query:
-            self._end()
+        """End the query; what it left to undo (cleanup handlers) runs now, and may raise."""
+        if self._query and not self._end():
+            clib = self._queries.clib
+            self._queries.raise_error(clib.record(clib.exception(0)))
 
 
 _COLUMN_TYPES: Final[dict[str, Callable[[str], Any]]] = {

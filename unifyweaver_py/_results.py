@@ -113,7 +113,20 @@ def text(value: Value) -> str:
 
 def short(value: Value) -> str:
     """Return a value as `text` does, hashes cut to eight digits, for people to read."""
-    return re.sub(r"'?([0-9a-f]{8})[0-9a-f]{56}(?:-[0-9a-f]{8})?'?", r"\1…", text(value))
+    return shortened(text(value))
+
+
+def shortened(words: str) -> str:
+    """Return text with its hashes cut to eight digits."""
+    return re.sub(r"'?([0-9a-f]{8})[0-9a-f]{56}(?:-[0-9a-f]{8})?'?", r"\1…", words)
+
+
+class InterruptedOperation(KeyboardInterrupt):
+    """Ctrl-C cancelled an operation, and what it had begun was undone; `result` tells what became of it."""
+
+    def __init__(self, operation: str, service: str, result: Value) -> None:
+        super().__init__(f"{operation} of {service}: {result}")
+        self.result = result
 
 
 def event_of(value: Any) -> Event | Begin:

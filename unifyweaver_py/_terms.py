@@ -7,7 +7,7 @@ atom                      ``str``
 string                    `PrologString`, a ``str`` that is written back as a string
 integer, rational, float  ``int`` (any size), `fractions.Fraction`, ``float``
 list, ``[]``              ``list``
-dict without a tag        ``dict``
+dict                      ``dict``; with a tag `TaggedDict`
 unbound variable          `Var`
 any other compound        `Term`
 ========================  ==========================================================
@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import isinf, isnan
-from typing import Final, TypeAlias, Union
+from typing import Any, Final, TypeAlias, Union
 from unicodedata import category
 
 
@@ -33,6 +33,32 @@ class PrologString(str):
 
     def __repr__(self) -> str:
         return f"PrologString({str.__repr__(self)})"
+
+
+class TaggedDict(dict[Any, Any]):
+    """A Prolog dict that has a tag: ``TaggedDict("point", {"x": 1})`` is ``point{x: 1}``.
+
+    Equal to another one with an equal tag, and to no plain dict.
+    """
+
+    __slots__ = ("tag",)
+    __hash__ = None
+
+    def __init__(self, tag: Value, items: Mapping[str | int, Value]) -> None:
+        super().__init__(items)
+        self.tag = tag
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TaggedDict) and self.tag == other.tag and dict.__eq__(self, other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __repr__(self) -> str:
+        return f"TaggedDict({self.tag!r}, {dict.__repr__(self)})"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return TaggedDict, (self.tag, dict(self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +102,8 @@ def _hashable(value: object) -> object:
     if isinstance(value, list):
         return tuple(_hashable(item) for item in value)
     if isinstance(value, dict):
-        return frozenset((key, _hashable(item)) for key, item in value.items())
+        tag = _hashable(value.tag) if isinstance(value, TaggedDict) else None
+        return tag, frozenset((key, _hashable(item)) for key, item in value.items())
     return value
 
 
@@ -179,9 +206,9 @@ def _escape(char: str, mark: str) -> str:
 
 def _write_float(value: float) -> str:
     if isnan(value):
-        return "nan"
+        return "1.5NaN"
     if isinf(value):
-        return "inf" if value > 0 else "-inf"
+        return "1.0Inf" if value > 0 else "-1.0Inf"
     mantissa, mark, exponent = repr(value).partition("e")
     return (mantissa if "." in mantissa else f"{mantissa}.0") + mark + exponent
 
@@ -192,7 +219,8 @@ def _write_list(items: list[Value]) -> str:
 
 def _write_dict(items: dict[str | int, Value]) -> str:
     pairs = (f"{write_term(key)}:{write_term(value, 599)}" for key, value in items.items())
-    return "_{" + ",".join(pairs) + "}"
+    tag = write_term(items.tag, 0) if isinstance(items, TaggedDict) else "_"
+    return tag + "{" + ",".join(pairs) + "}"
 
 
 def _write_compound(term: Term, priority: int) -> str:

@@ -6,9 +6,10 @@
 
 /** <module> Deploying and rolling back on one host, and what is said of it */
 
-:- autoload(library(lists), [append/3, last/2, member/2, memberchk/2]).
+:- autoload(library(apply), [exclude/3, maplist/3]).
+:- autoload(library(lists), [append/3, last/2, member/2, memberchk/2, subtract/3]).
 :- use_module(options, [lookup/3]).
-:- use_module(plan, [survey_plan/4, deploy_plan/3, rollback_plan/3, observed/2]).
+:- use_module(plan, [survey_plan/4, deploy_plan/3, rollback_plan/3, observed/2, earlier/3]).
 :- use_module(releases, [release/5, hash_of_id/2]).
 :- use_module(run, [run/3]).
 :- use_module(observation, [observing/3]).
@@ -36,9 +37,30 @@ surveyed(Service, Host, Call, Outcomes, facts(Service, Host, Call, Observed, Rel
     findall(Note, ( member(done(step(Id, _, _, _), _, Notes, _), Outcomes),
                     memberchk(Id, [observe, scan]),
                     member(Note, Notes) ),
-            Observed),
+            Seen),
+    settled(Seen, Observed),
     memberchk(sources(Sources, _, _), Observed),
     release(Service, Host, Call, Sources, Release).
+
+%   A release that is active and was never confirmed is what a deployment left that did not come to its end: what it was
+%   to replace still counts as active, so that it stays what failure goes back to.
+
+settled(Seen, [unfinished(New)|Observed]) :-
+    memberchk(current(New), Seen),
+    \+ memberchk(history(New), Seen),
+    !,
+    (   memberchk(backup(Old), Seen),
+        Old \== New,
+        memberchk(history(Old), Seen)
+    ->  maplist(as_before(New, Old), Seen, Observed)
+    ;   subtract(Seen, [current(New)], Before),
+        maplist(as_before(New, none), Before, Observed)
+    ).
+settled(Seen, Seen).
+
+as_before(New, Old, current(New), current(Old)) :- !.
+as_before(New, Old, running(New), running(Old)) :- !.
+as_before(_, _, Fact, Fact).
 
 deploy_release(Flavour, Facts, Context, Result) :-
     (   nothing_to_do(Facts)
@@ -47,8 +69,22 @@ deploy_release(Flavour, Facts, Context, Result) :-
         Result = unchanged
     ;   deploy_plan(Flavour, Facts, Plan),
         run(Plan, Context, Report),
-        deploy_result(Flavour, Facts, Report, Result)
+        (   another_way(Report, Facts, Whole)
+        ->  deploy_release(Flavour, Whole, Context, Result)
+        ;   deploy_result(Flavour, Facts, Report, Result)
+        )
     ).
+
+%   What is on the target can't be built on, or is no longer what was shipped, as after a preparation that wrote over
+%   it: everything is sent.
+
+another_way(report(failed(Step, Reason), _, _), facts(Service, Host, Call, Observed0, Release), Whole) :-
+    reused(Step, Reason),
+    exclude([Fact]>>functor(Fact, manifest, 3), Observed0, Observed),
+    Whole = facts(Service, Host, [force(true)|Call], Observed, Release).
+
+reused(step(stage, _, _, _), base_unusable).
+reused(step(verify, _, _, _), verification_failed(_)).
 
 %   This release is active, was confirmed when it was deployed (a controller may have died before that), and its
 %   process runs.
@@ -57,6 +93,7 @@ nothing_to_do(Facts) :-
     Facts = facts(_, _, Call, _, release(Id, _, _)),
     observed(current(Id), Facts),
     observed(running(Id), Facts),
+    \+ observed(unfinished(_), Facts),
     findall(Confirmed, observed(history(Confirmed), Facts), History),
     last(History, Id),
     \+ lookup(force, [Call], true).
@@ -152,8 +189,12 @@ rollback_target(Call, Facts, To) :-
     Ids = [To],
     \+ observed(current(To), Facts).
 rollback_target(_, Facts, To) :-
-    observed(backup(To), Facts),
-    \+ observed(current(To), Facts).
+    observed(backup(Backup), Facts),
+    (   observed(current(Backup), Facts)     % a deployment ended by force before it switched
+    ->  earlier(Backup, Facts, To),
+        To \== none
+    ;   To = Backup
+    ).
 
 rollback_result(completed, _, To, rolled_back(Hash)) :-
     hash_of_id(To, Hash).

@@ -18,7 +18,7 @@ Backend, run and phase belong to the calling thread.
 */
 
 :- autoload(library(apply), [maplist/3, foldl/4, partition/4]).
-:- autoload(library(lists), [append/3, member/2]).
+:- autoload(library(lists), [append/3, member/2, memberchk/2]).
 :- use_module(model, [model_effect/2, start_model/1]).
 :- use_module(scripts, [script_text/3, step_outcomes/4, seconds_for/2]).
 
@@ -35,7 +35,7 @@ effect_row(probe(_Target, _Request),
 effect_row(scan(_Dir, _Patterns, _Needs),
            "find and hash the files to ship; sources(Hash, Files, Bytes) or failed(Reason)").
 effect_row(ledger(_Request),
-           "what was last observed: put/5, get/2, all/1, forget/2").
+           "what was last observed: put/5, get/2, all/1, forget/2; put/5 may fail with ledger_failed(File, Why)").
 effect_row(sleep(_Seconds), "done or cancelled").
 effect_row(emit(_Event), "tell who listens what happens; done").
 effect_row(now, "seconds since the epoch").
@@ -156,7 +156,7 @@ defined(Goal) :-
 
 dry(remote(Context, Steps), Run, Outcomes) :-
     !,
-    partition([do(_, _, Action)]>>(Action == observe), Steps, Observing, _),
+    partition([do(_, _, Action)]>>memberchk(Action, [observe, survey]), Steps, Observing, _),
     (   Observing == []
     ->  Seen = []
     ;   live(remote(Context, Observing), Run, Seen)

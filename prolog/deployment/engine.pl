@@ -1,6 +1,7 @@
 :- module(deployment_engine,
           [ parse_goal/4,               % +Text, +Module, -Names, -Template
-            chunk/3,                    % :Goal, +Row, -Rows
+            chunk/3,                    % :Goal, +Row, -Chunk
+            few/3,                      % :Goal, +Row, -Chunk
             describe/4,                 % +Error, -Message, -File, -Line
             interrupt/1,                % +Thread
             load/2,                     % +File, -Problems
@@ -9,18 +10,22 @@
             begin_ending/0,
             finish/0,
             hexadecimal/2,              % +Rational, -Text
-            quotient/3                  % +Over, +Under, -Rational
+            quotient/3,                 % +Over, +Under, -Rational
+            assemble/3                  % +Parts, +Bits, -Integer
           ]).
 :- use_module(library(prolog_wrap), [wrap_predicate/4]).
 :- use_module(library(apply), [convlist/3, maplist/3]).
 :- use_module(library(yall), [(>>)/4]).
+:- use_module(places, [clause_place/3, of_user/1, with_place/3]).
 
 /** <module> Prolog's half of the boundary to Python
 
 Helper predicates of `unifyweaver_py/_engine.py`. Nothing here knows of deployments.
 */
 
-:- meta_predicate chunk(0, +, -).
+:- meta_predicate
+    chunk(0, +, -),
+    few(0, +, -).
 
 %!  parse_goal(+Text, +Module, -Names, -Template) is det.
 %
@@ -59,8 +64,8 @@ single_term(Text, Module) :-
 
 %!  chunk(:Goal, +Row, -Chunk) is nondet.
 %
-%   Chunk is `rows(Rows)`, the next solutions of Goal as instances of the compound Row, or `one` if
-%   Row is now the only one; on backtracking the following ones. The first chunk has 8 rows, the later ones more, up to 1024.
+%   Chunk is `rows(Rows)`, the next solutions of Goal as instances of the compound Row, or `one` if Row is now the
+%   only one; on backtracking the following ones. The first chunk has 8 rows, the later ones more, up to 1024.
 %   Where each column of many rows is of one simple type it is `flat(Columns, Rows, Length)`: a
 %   column is `atoms(Text)`, `integers(Text)` or `strings(Text)`, its values separated by NUL. One
 %   that does not have Length values held a NUL: then Rows are to be read.
@@ -80,6 +85,20 @@ chunk(Goal, Row, Chunk) :-
         columns(1, Width, Rows, Columns)
     ->  Chunk = flat(Columns, Rows, Length)
     ;   Chunk = rows(Rows)
+    ).
+
+%!  few(:Goal, +Row, -Chunk) is nondet.
+%
+%   As chunk/3 for a Goal that looks up facts, which does no harm and may be done again. For any other Goal, which is
+%   not called, Chunk is `rules`, or `unknown` where there is nothing to call as yet.
+
+few(Goal, Row, Chunk) :-
+    (   predicate_property(Goal, number_of_rules(0)),
+        \+ predicate_property(Goal, thread_local)
+    ->  chunk(Goal, Row, Chunk)
+    ;   predicate_property(Goal, defined)
+    ->  Chunk = rules
+    ;   Chunk = unknown
     ).
 
 columns(Index, Width, _, []) :-
@@ -142,8 +161,18 @@ describe(Error, Message, File, Line) :-
     ;   File = '', Line = 0
     ),
     nb_setval(deployment_raised, ''-0),
-    phrase('$messages':translate_message(Error), Lines),
+    completed(Error, Whole),
+    phrase('$messages':translate_message(Whole), Lines),
     with_output_to(string(Message), print_message_lines(current_output, '', Lines)).
+
+%   The message of a full stack divides by its depth, which is missing where C code filled it.
+
+completed(error(resource_error(Resource), Context0), error(resource_error(Resource), Context)) :-
+    is_dict(Context0),
+    \+ get_dict(depth, Context0, _),
+    !,
+    put_dict(depth, Context0, 1, Context).
+completed(Error, Error).
 
 :- multifile user:prolog_exception_hook/4, prolog:prolog_exception_hook/5.
 :- dynamic user:prolog_exception_hook/4, prolog:prolog_exception_hook/5.
@@ -157,11 +186,11 @@ prolog:prolog_exception_hook(Error, Error, Frame, 'C', _) :-
 
 %!  note_origin(+Frame) is det.
 %
-%   Remember for describe/4 which clause an error comes from that nobody catches: the nearest
-%   one, among the first 100 frames, that is not part of Prolog itself.
+%   Remember for describe/4 which clause an error comes from that nobody catches: the nearest one, among the first
+%   1000 frames, that is part neither of Prolog nor of this library. Whoever wrote that one can do something about it.
 
 note_origin(Frame) :-
-    (   origin(100, Frame, File, Line)
+    (   origin(1000, Frame, File, Line)
     ->  true
     ;   File = '', Line = 0
     ),
@@ -169,10 +198,8 @@ note_origin(Frame) :-
 
 origin(Depth, Frame, File, Line) :-
     (   prolog_frame_attribute(Frame, clause, Clause),
-        clause_property(Clause, file(File)),
-        current_prolog_flag(home, Home),
-        \+ sub_atom(File, 0, _, _, Home)
-    ->  clause_property(Clause, line_count(Line))
+        clause_place(Clause, File, Line)
+    ->  true
     ;   Depth > 0,
         prolog_frame_attribute(Frame, parent, Parent),
         Next is Depth-1,
@@ -229,11 +256,21 @@ load(File, Problems) :-
 :- meta_predicate collecting_problems(0, -).
 
 collecting_problems(Goal, Problems) :-
+    retractall(problem(_, _, _, _)),
     setup_call_cleanup(
         asserta(collecting, Clause),
-        catch(Goal, Error, print_message(error, Error)),
+        catch(Goal, Error, unless_aborted(Error)),
         erase(Clause)),
     findall(problem(Kind, Where, Line, Text), retract(problem(Kind, Where, Line, Text)), Problems).
+
+unless_aborted('$aborted') :-
+    !,
+    throw('$aborted').
+unless_aborted(unwind(abort)) :-
+    !,
+    throw(unwind(abort)).
+unless_aborted(Error) :-
+    print_message(error, Error).
 
 %!  open_library(+Folder, +Module, -Problems) is det.
 %
@@ -291,6 +328,29 @@ hexadecimal(Rational, Text) :-
 quotient(Over, Under, Rational) :-
     Rational is Over rdiv Under.
 
+%!  assemble(+Parts:list(nonneg), +Bits, -Integer) is det.
+%
+%   The integer whose digits are Parts, the lowest first, of so many bits each; negative if Bits is. Neighbours are
+%   joined first: one after the other would take quadratic time.
+
+assemble(Parts, Bits, Integer) :-
+    Width is abs(Bits),
+    joined(Parts, Width, Size),
+    Integer is sign(Bits)*Size.
+
+joined([Integer], _, Integer) :-
+    !.
+joined(Parts, Bits, Integer) :-
+    neighbours(Parts, Bits, Wider),
+    Twice is 2*Bits,
+    joined(Wider, Twice, Integer).
+
+neighbours([Low, High|Parts], Bits, [Part|Wider]) :-
+    !,
+    Part is High<<Bits \/ Low,
+    neighbours(Parts, Bits, Wider).
+neighbours(Rest, _, Rest).
+
 %!  guard_halt is det.
 %
 %   Make `halt` an error: it would end the Python process, from whatever thread. For Python's use
@@ -300,3 +360,14 @@ guard_halt :-
     wrap_predicate(system:halt(_), deployment_engine, _,
                    throw(error(permission_error(halt, process, python),
                                context(system:halt/1, 'Prolog runs inside Python')))).
+
+%   The rules of the user's files are kept on the stack while they raise; last, for it works from here on.
+
+:- multifile system:term_expansion/2.
+:- dynamic system:term_expansion/2.
+
+system:term_expansion(Clause, Kept) :-
+    prolog_load_context(source, File),
+    deployment_engine:of_user(File),
+    prolog_load_context(module, Module),
+    deployment_engine:with_place(Clause, Module, Kept).

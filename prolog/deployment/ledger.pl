@@ -62,10 +62,13 @@ check_for_changes(Service, Host, Changes) :-
     compute_source_hash(Service, Sources),
     service_targets(Service, Hosts),
     (   memberchk(Host, Hosts)
-    ->  release(Service, Host, [], Sources, release(NewId, New, _)),
-        host_changes(Service, Host, New, NewId, Changes)
+    ->  changes_on(Service, Sources, Host, Changes)
     ;   throw(error(existence_error(service_host, Host), context(_, Service)))
     ).
+
+changes_on(Service, Sources, Host, Changes) :-
+    release(Service, Host, [], Sources, release(NewId, New, _)),
+    host_changes(Service, Host, New, NewId, Changes).
 
 host_changes(Service, Host, New, NewId, Changes) :-
     last_seen(Service, Host, deployed_hash, Old),
@@ -84,11 +87,12 @@ host_changes(Service, Host, New, NewId, Changes) :-
 %   In `changed(Old, New)`, Old is the first host's that differs, or `none` where only hosts differ that have nothing.
 
 check_for_changes(Service, Changes) :-
-    release_hash(Service, New),
+    compute_source_hash(Service, Sources),
+    release_hash_of(Service, Sources, New),
     service_targets(Service, Hosts),
     (   Hosts == []
     ->  host_changes(Service, *, New, New, Changes)
-    ;   findall(Each, ( member(Host, Hosts), check_for_changes(Service, Host, Each) ), All),
+    ;   findall(Each, ( member(Host, Hosts), changes_on(Service, Sources, Host, Each) ), All),
         overall(All, New, Changes)
     ).
 
@@ -141,7 +145,11 @@ store(Service, Key, Hash) :-
     must_be(atom, Service),
     must_be(atomic, Hash),
     forall(member(Known, [Key, deployed_id]), ask(ledger(forget(Service, Known)), _)),
-    ask(ledger(put(Service, *, '', Key, Hash)), _).
+    ask(ledger(put(Service, *, '', Key, Hash)), Outcome),
+    (   Outcome = failed(ledger_failed(File, Why))
+    ->  throw(error(permission_error(modify, ledger, File), context(_, Why)))
+    ;   true
+    ).
 
 known(Service, Host, Key, Hash) :-
     ledger_service(Service, Key),

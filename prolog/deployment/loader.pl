@@ -1,6 +1,7 @@
 :- module(deployment_loader,
           [ load_declarations/1,        % +File
-            load_trusted/1              % +File
+            load_trusted/1,             % +File
+            file_service/2              % +File, -Service
           ]).
 :- use_module(library(lists), [append/3, member/2]).
 :- use_module(clauses, [judge_terms/3]).
@@ -11,6 +12,8 @@
                 restore_declarations/2,
                 with_origin/3
               ]).
+:- use_module(facts, [service_now/4]).
+:- use_module(places, [with_place/3]).
 :- use_module(reader, [read_terms/3, library_file/2]).
 
 /** <module> Loading declarations from files
@@ -21,7 +24,7 @@ of the module `deployment_user`, in which queries are asked.
 */
 
 :- dynamic
-    file_clause/2.              % File, Reference: of a clause that load_declarations/1 added
+    file_clause/3.              % File, Line, Reference: of a clause that load_declarations/1 added
 
 :- thread_local
     collecting/1,               % File: load_trusted/1 is running in this thread
@@ -78,7 +81,7 @@ refuse(Path, Problems) :-
 %   Remove the clauses that Path had added.
 
 drop_clauses(Path) :-
-    forall(retract(file_clause(Path, Reference)),
+    forall(retract(file_clause(Path, _, Reference)),
            catch(erase(Reference), error(existence_error(_, _), _), true)).
 
 %!  apply_items(+Items, +Path, -Problems, ?Rest) is det.
@@ -87,24 +90,31 @@ drop_clauses(Path) :-
 
 apply_items([], _, Problems, Problems).
 apply_items([item(Line, Column, Item)|Items], Path, Problems, Rest) :-
-    catch(apply_item(Item, Path), error(Formal, Context), true),
+    catch(apply_item(Item, Path, Line), error(Formal, Context), true),
     (   nonvar(Formal)
     ->  Problems = [problem(Line, Column, error(Formal, Context))|Problems1]
     ;   Problems = Problems1
     ),
     apply_items(Items, Path, Problems1, Rest).
 
-%!  apply_item(+Item, +Path) is det.
+%!  apply_item(+Item, +Path, +Line) is det.
 
-apply_item(declare(Goal), _) :-
+apply_item(declare(Goal), _, _) :-
     functor(Goal, Name, Arity),
     declaring_module(Name/Arity, Module),
     once(Module:Goal).
-apply_item(dynamic(Indicator), _) :-
+apply_item(dynamic(Indicator), _, _) :-
     dynamic(deployment_user:Indicator).
-apply_item(clause(Clause), Path) :-
-    assertz(deployment_user:Clause, Reference),
-    assertz(file_clause(Path, Reference)).
+apply_item(clause(Clause), Path, Line) :-
+    (   with_place(Clause, deployment_user, Kept)
+    ->  true
+    ;   Kept = Clause
+    ),
+    assertz(deployment_user:Kept, Reference),
+    assertz(file_clause(Path, Line, Reference)).
+
+deployment_places:place(Reference, File, Line) :-
+    file_clause(File, Line, Reference).
 
 %!  declaring_module(+PredicateIndicator, -Module) is det.
 %
@@ -161,6 +171,16 @@ consult_whole(Path) :-
     ->  true
     ;   refuse(Path, Problems)
     ).
+
+%!  file_service(+File, -Service) is nondet.
+%
+%   The current declaration of Service is that of File, which was loaded.  Solutions are in order of declaration.
+%
+%   @error as load_declarations/1 where File is not there
+
+file_service(File, Service) :-
+    library_file(File, Path),
+    service_now(Service, _, Path, _).
 
 %!  collect(+Message, +Kind, +Lines) is semidet.
 %

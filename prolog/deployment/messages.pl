@@ -1,4 +1,6 @@
-:- module(deployment_messages, []).
+:- module(deployment_messages,
+          [ type_text/2                 % +Type, -Text
+          ]).
 :- use_module(declarations, [lifecycle_event/1]).
 :- use_module(options, [option_scope/1]).
 
@@ -17,6 +19,11 @@ prolog:message(error(Formal, context(_, Hint))) -->
     text(Formal),
     !,
     [ '; did you mean ~q?'-[Name] ].
+prolog:message(error(domain_error(port_of_its_own, port(Port)), context(_, Shared))) -->
+    { nonvar(Shared), Shared = shared(Service, Other, Host) },
+    !,
+    [ 'The services ~q and ~q both have port ~w on ~w; give one of them another port, or each an address'-
+      [Service, Other, Port, Host] ].
 prolog:message(error(Formal, Context)) -->
     { nonvar(Formal), bare(Context) },
     text(Formal),
@@ -99,6 +106,16 @@ closed(hook_action, 'hook action',
        'drain_connections, health_check, save_state, warm_cache, custom(Command), run_once(Action)').
 closed(deploy_method, 'deploy method', 'ssh, local').
 
+%!  type_text(+Type, -Text:atom) is det.
+%
+%   Text says what values an option of Type takes, see types.pl.
+
+type_text(one_of(Words), Text) :-
+    !,
+    atomic_list_concat(Words, ', ', Text).
+type_text(Type, Text) :-
+    description(Type, Text).
+
 %!  description(+Type, -Text:atom) is semidet.
 %
 %   Text says what Type allows. Fails for types that only Prolog itself knows.
@@ -125,6 +142,7 @@ description(environment, 'a list of NAME-Value, each name once, of letters, digi
 description(header, 'header(Name, Value), without line ends').
 description(release_id, 'the hash of a release').
 description(backend, 'live, dry, or model(Script)').
+description(script_pattern, 'a pattern without [!…] of characters beyond ASCII, which a script cannot follow').
 description(service_name, 'text').
 description(lifecycle_event, 'the name of an event').
 description(deploy_method, 'ssh or local').

@@ -171,6 +171,7 @@ refusal(_, _, not_deployed).
 named(Id:Name, Id, Action) :- !, action_name(Action, Name).
 named(Name, _, Action) :- action_name(Action, Name).
 
+action_name(survey, observe) :- !.
 action_name(hook(_, _, Action), Name) :- !, functor(Action, Name, _).
 action_name(Action, Name) :- functor(Action, Name, _).
 
@@ -181,6 +182,7 @@ hidden(lost(_)).
 
 %   becomes(+Action, +State0, -State, -Notes) is semidet: fails where the real action would.
 
+becomes(survey, State0, State, Notes) :- becomes(observe, State0, State, Notes).
 becomes(observe, State, State, Notes) :-
     findall(Fact, ( member(Fact, State), \+ hidden(Fact) ), Notes).
 becomes(stage(Id, _, _), State0, [release(Id)|State], []) :- subtract(State0, [release(Id)], State).

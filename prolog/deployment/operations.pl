@@ -1,7 +1,9 @@
 :- module(deployment_operations,
           [ perform/4,                  % +Run, +Operation, -Result, -Events
             perform/2,                  % +Operation, -Result
-            good_result/1               % +Result
+            good_result/1,              % +Result
+            result_kind/3,              % +Operation, +Result, -Kind
+            worst_kind/2                % +Kinds, -Kind
           ]).
 
 /** <module> Operations: on every host of a service, in parallel, each with its own outcome
@@ -15,9 +17,10 @@ An operation is a term named like its predicate, without the result and with its
 :- autoload(library(lists), [member/2, memberchk/2]).
 :- autoload(library(pairs), [pairs_values/2]).
 :- autoload(library(thread), [concurrent/3]).
-:- use_module(declarations, [require_service/1, service_targets/2, deploy_method_config/3, resolve/5, lifecycle_event/1]).
+:- use_module(declarations, [require_service/1, service_targets/2, service_host/3, deploy_method_config/3, lifecycle_event/1, resolve/5]).
 :- use_module(deploying, [deploy/4, rollback/3, planning/3]).
 :- use_module(effects, [with_backend/3]).
+:- use_module(nearest, [nearest/3]).
 :- use_module(options, [check_options/3, lookup/3, default_option/3]).
 :- use_module(run, [collect_events/2, note_event/4]).
 :- use_module(running, [stopping/4, starting/3, draining/4, hooking/3, checking/4, status/4]).
@@ -26,15 +29,15 @@ An operation is a term named like its predicate, without the result and with its
 
 %!  operation(?Operation, ?Service, ?Options, ?Scope, ?Needs) is nondet.
 %
-%   The table of operations: the scope of their options, and whether they need a deploy `method`, and that
-%   the service is `secure`.
+%   The table of operations: the scope of their options, and whether they need a deploy `method`, that the service is
+%   `secure`, and that no other service has its `port`.
 
-operation(deploy_service(S, O),        S, O, operation,     [method, secure]).
-operation(deploy_with_hooks(S, O),     S, O, operation,     [method, secure]).
-operation(deploy_with_rollback(S, O),  S, O, operation,     [method, secure]).
-operation(deploy_to_all_hosts(S, O),   S, O, operation,     [method, secure]).
+operation(deploy_service(S, O),        S, O, operation,     [method, secure, port]).
+operation(deploy_with_hooks(S, O),     S, O, operation,     [method, secure, port]).
+operation(deploy_with_rollback(S, O),  S, O, operation,     [method, secure, port]).
+operation(deploy_to_all_hosts(S, O),   S, O, operation,     [method, secure, port]).
 operation(rollback_service(S, O),      S, O, rollback,      [method]).
-operation(deployment_plan(S, O),       S, O, plan,          [method]).
+operation(deployment_plan(S, O),       S, O, plan,          [method, port]).
 operation(start_service(S, O),         S, O, operation,     [method]).
 operation(stop_service(S, O),          S, O, operation,     [method]).
 operation(restart_service(S, O),       S, O, operation,     [method]).
@@ -116,6 +119,51 @@ good_result(healthy).
 good_result(running).
 good_result(ok).
 
+%!  result_kind(+Operation:atom, +Result, -Kind) is det.
+%
+%   What Result means to who asked for Operation, a predicate's name.  Kind is the first of these that is true of a host:
+%
+%     - `not_restored`: it failed, and what was before could not be brought back
+%     - `refused`: it was not begun, for it would not be safe
+%     - `failed`: what was before is there again, or was never touched
+%     - `warned`: it was done, but for a hook that failed afterwards
+%     - `done`
+
+result_kind(Operation, Result, Kind) :-
+    each_result(Result, Results),
+    findall(One, ( member(Each, Results), host_kind(Operation, Each, One) ), Kinds),
+    worst_kind(Kinds, Kind).
+
+%!  worst_kind(+Kinds:list(atom), -Kind) is det.
+%
+%   Kind is the worst of Kinds, see result_kind/3.  Where nobody did anything, it is `failed`.
+
+worst_kind(Kinds, Kind) :-
+    (   member(Worst, [not_restored, refused, failed, warned, done]),
+        memberchk(Worst, Kinds)
+    ->  Kind = Worst
+    ;   Kind = failed
+    ).
+
+each_result(mixed(Results0), Results) :- !, each_result(Results0, Results).
+each_result(Results0, Results) :-
+    is_list(Results0),
+    !,
+    findall(Result, member(result(_, Result), Results0), Results).
+each_result(Result, [Result]).
+
+host_kind(service_status, running, Kind) :- !, Kind = done.
+host_kind(service_status, _, Kind) :- !, Kind = failed.
+host_kind(_, Result, Kind) :- good_result(Result), !, Kind = done.
+host_kind(_, Result, Kind) :- bad_result(Result, Kind), !.
+host_kind(_, _, failed).
+
+bad_result(deployed_with_warnings(_), warned).
+bad_result(error(security_validation_failed(_)), refused).
+bad_result(rolled_back_after_failure(error(rollback_failed(_))), not_restored).
+bad_result(error(deployment_failed(not_restored(_, _))), not_restored).
+bad_result(error(rollback_failed(not_restored(_, _))), not_restored).
+
 %!  perform(+Operation, -Result) is det.
 
 perform(Operation, Result) :-
@@ -129,7 +177,7 @@ perform(Operation, Result) :-
 %
 %   @error existence_error(service, Service), existence_error(deploy_method, Service),
 %          existence_error(service_host, Service), domain_error(_, Option), domain_error(lifecycle_event, Event),
-%          type_error(number, Seconds), domain_error(seconds, Seconds)
+%          type_error(number, Seconds), domain_error(seconds, Seconds), domain_error(port_of_its_own, port(Port))
 
 perform(Run, Operation, Result, Events) :-
     operation(Operation, Service, Options0, Scope, Needs),
@@ -141,6 +189,7 @@ perform(Run, Operation, Result, Events) :-
     ->  Events = []
     ;   require(Needs, Service),
         operation_hosts(Scope, Service, Options, Hosts),
+        check_ports(Needs, Service, Hosts),
         (   insecure(Needs, Service, Refusal)
         ->  maplist(result_of(Refusal), Hosts, Results), Events = []
         ;   sig_atomic(on_hosts(Hosts, Run, Operation, Service, Options, Results, Events))
@@ -155,7 +204,9 @@ check_arguments(execute_hooks(_, Event, _)) :-
     must_be(atom, Event),
     (   lifecycle_event(Event)
     ->  true
-    ;   domain_error(lifecycle_event, Event)
+    ;   findall(Known, lifecycle_event(Known), Events),
+        ( nearest(Event, Events, Nearest) -> Hint = nearest(Nearest) ; true ),
+        throw(error(domain_error(lifecycle_event, Event), context(_, Hint)))
     ).
 check_arguments(force_stop_service(_, Seconds, _)) :-
     !,
@@ -172,10 +223,27 @@ no_host(deploy_to_all_hosts(_, _), Service, [result(localhost, error(no_host_con
 require(Needs, Service) :-
     (   memberchk(method, Needs), \+ deploy_method_config(Service, _, _)
     ->  throw(error(existence_error(deploy_method, Service), _))
-    ;   resolve(Service, none, [], supervisor, systemd)
-    ->  throw(error(existence_error(supervisor, systemd), _))
     ;   true
     ).
+
+%   Two services that are declared on one port of one host can't both run there; at two addresses they can.
+
+check_ports(Needs, Service, Hosts) :-
+    (   memberchk(port, Needs),
+        member(Host, Hosts),
+        same_port(Service, Host, Other, Port)
+    ->  throw(error(domain_error(port_of_its_own, port(Port)), context(_, shared(Service, Other, Host))))
+    ;   true
+    ).
+
+same_port(Service, Host, Other, Port) :-
+    resolve(Service, Host, [], port, Port),
+    service_host(Other, Host, _),
+    Other \== Service,
+    resolve(Other, Host, [], port, Port),
+    \+ ( address(Service, Host, One), address(Other, Host, Another), One \== Another ).
+
+address(Service, Host, Address) :- resolve(Service, Host, [], address, Address).
 
 %   Security is judged over the whole service, before anything is done.
 

@@ -1,6 +1,7 @@
 :- module(deployment_options,
           [ option_row/5,               % ?Scope, ?Name, ?Type, ?Default, ?Doc
             option_scope/1,             % ?Scope
+            option_group/5,             % ?Group, ?Name, ?Type, ?Default, ?Doc
             check_options/3,            % +Scope, +Options0, -Options
             lookup/3,                   % +Name, +OptionLists, -Value
             default_option/3            % +Scope, +Name, -Value
@@ -28,6 +29,13 @@ option_row(Scope, Name, Type, Default, Doc) :-
     scope_group(Scope, Group),
     row(Group, Name, Type, Default, Doc),
     \+ left_out(Scope, Group, Name).
+
+%!  option_group(?Group, ?Name, ?Type, ?Default, ?Doc) is nondet.
+%
+%   As option_row/5, each row once: by the Group of rows that one or more scopes have.
+
+option_group(Group, Name, Type, Default, Doc) :-
+    row(Group, Name, Type, Default, Doc).
 
 %!  option_scope(?Scope) is nondet.
 %
@@ -155,13 +163,13 @@ row(method, host_key, one_of([strict, accept_new]), default(strict),
 row(method, sudo, boolean, default(false),
     "Whether commands that need it run under sudo").
 row(method, supervisor, one_of([process, systemd]), default(process),
-    "What keeps the service's process: the library's own supervisor, or systemd").
+    "What keeps the service's process: the library's own supervisor, or systemd (root's with sudo or as root, else the user's)").
 row(method, connect_timeout, positive_seconds, default(10),
     "Seconds to connect and log in").
 row(method, command_timeout, positive_seconds, default(300),
     "Seconds one remote script may take").
 row(method, link_unchanged, boolean, default(false),
-    "Whether unchanged files are hard links into the previous release; its service must never write there").
+    "Whether unchanged files are hard links (without a prepare_command): its service must never write into a release").
 
 row(call, backend, backend, default(live),
     "What performs the plan: live, dry, or model(Script)").

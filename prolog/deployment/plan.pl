@@ -8,7 +8,8 @@
             check_plan/5,               % +Kind, +Service, +Call, +Host, -Plan
             hooks_plan/4,               % +Service, +Host, +Event, -Plan
             observe_plan/2,             % +Host, -Plan
-            observed/2                  % ?Fact, +Facts
+            observed/2,                 % ?Fact, +Facts
+            earlier/3                   % +Release, +Facts, -Earlier
           ]).
 
 /** <module> Which steps an operation takes on a host, and in what order
@@ -20,7 +21,10 @@ later steps comes first.
 
 Facts is `facts(Service, Host, Call, Observed, Release)`: the options of the call, what was observed on the
 target, and the release to deploy (see release/5), or `none`.  Observed is a list of `current(Id)`,
-`backup(Id)`, `release(Id)`, `port(Id, Text)`, `history(Id)`, `running(Id)`.
+`backup(Id)`, `release(Id)`, `port(Id, Text)`, `history(Id)`, `running(Id)` (`none`: processes that have lost their
+leader), and `manifest(Id, Digest, Touched)` of a
+release that another can be built on: Touched is what was changed there since, in hexadecimal, or `-`.  After
+`unfinished(Id)` current and running are those of before the deployment that left Id.
 */
 
 :- autoload(library(apply), [maplist/2, foldl/4, maplist/3]).
@@ -45,7 +49,7 @@ observe_plan(Host, [step(observe, Host, observe, [])]).
 %   What must be known before a deployment can be planned.  Hooks come before the scan: they may build what
 %   is shipped.
 
-survey_plan(Flavour, Service, Host, [step(observe, Host, observe, [])|Plan]) :-
+survey_plan(Flavour, Service, Host, [step(observe, Host, survey, [])|Plan]) :-
     (   with_hooks(Flavour)
     ->  hooks_plan(Service, Host, pre_deploy, Hooks)
     ;   Hooks = []
@@ -98,10 +102,11 @@ stage(Facts) -->
       once(observed(sources(Sources, _, _), Facts)),
       resolve(Service, Host, [], command_timeout, Seconds) },
     { (   observed(backup(New), Facts) -> Undo = [] ; Undo = [discard(New)] ) },
-    step(stage, Facts, stage(New, release(Dir, Patterns, Sources, Files), Seconds), Undo).
+    base(Facts, Base),
+    step(stage, Facts, stage(New, release(Dir, Patterns, Sources, Files, Base), Seconds), Undo).
 stage(Facts) -->
     { new_release(Facts, New, _),
-      observed(current(New), Facts), ! },
+      ( observed(current(New), Facts) -> true ; observed(unfinished(New), Facts) ), ! },
     [].
 stage(Facts) -->
     { new_release(Facts, New, _),
@@ -109,9 +114,23 @@ stage(Facts) -->
       resolve(Service, Host, [], command_timeout, Seconds) },
     step(verify, Facts, verify(New, Seconds), []).
 
+%   What a new release shares with the one whose manifest was observed is copied there, or hard-linked where nothing
+%   ever writes into a release: a preparation does.
+
+base(Facts, base(Id, Digest, Reuse, Touched)) -->
+    { observed(manifest(Id, Digest, Touched), Facts), !,
+      Facts = facts(Service, Host, _, _, _),
+      (   resolve(Service, Host, [], link_unchanged, true),
+          \+ resolve(Service, Host, [], prepare_command, _)
+      ->  Reuse = link
+      ;   Reuse = copy
+      ) }.
+base(_, none) --> [].
+
 %   A release that was active is whole: it is not written again, unless forced; the active one never.
 
 reusable(New, Facts) :- observed(current(New), Facts), !.
+reusable(New, Facts) :- observed(unfinished(New), Facts), !.
 reusable(_, Facts) :- forced(Facts), !, fail.
 reusable(New, Facts) :- observed(backup(New), Facts), !.
 reusable(New, Facts) :- observed(history(New), Facts), observed(release(New), Facts), !.
@@ -163,13 +182,24 @@ stopping(Flavour, Facts) -->
 stopping(_, _) --> [].
 
 restart_actions(Flavour, Facts, Actions) :-
-    observed(running(Old), Facts),
+    was_running(Old, Facts),
     !,
     Facts = facts(Service, Host, _, _, _),
     resolve(Service, Host, [], healthy_deadline, Deadline),
     check_actions(Flavour, Facts, Old, Check),
     event_actions(Flavour, post_rollback, Facts, Hooks),
     append([[start(Old, Deadline)], Check, Hooks], Actions).
+
+restart_actions(_, _, []).
+
+%   Where only processes without their leader run, the active release is what should.
+
+was_running(Release, Facts) :-
+    observed(running(Running), Facts),
+    (   Running == none
+    ->  observed(current(Release), Facts)
+    ;   Release = Running
+    ).
 
 check_actions(Flavour, Facts, Release, [Probe, confirm(Release)]) :-
     with_check(Flavour),
@@ -189,7 +219,7 @@ release_probe(Release, Facts, Probe) :-
 switch(Facts) -->
     { new_release(Facts, New, _),
       (   observed(current(Old), Facts) -> true ; Old = none ),
-      Old \== New, ! },
+      ( Old \== New -> true ; observed(unfinished(_), Facts) ), ! },
     step(switch, Facts, link(current, New), [link(current, Old)]).
 switch(_) --> [].
 
@@ -287,7 +317,9 @@ undo_commit(Facts, Undo) :-
     ),
     findall(commit(Id), member(Id, Later), Undo).
 
-%   The release that was active before To and is still there.
+%!  earlier(+Release, +Facts, -Earlier) is det.
+%
+%   The release that was active before Release and is still there, or `none`.
 
 earlier(To, Facts, Earlier) :-
     findall(Id, observed(history(Id), Facts), History),

@@ -75,7 +75,8 @@ rollback_service(Service, Options, Result) :- perform(rollback_service(Service, 
 
 %!  start_service(+Service, -Result) is det.
 %
-%   Start the active release.  `started` or `error(start_failed(Reason))`.
+%   Start the active release.  `started` or `error(start_failed(Reason))`.  After a host has started again, nothing runs
+%   there until this is called, unless systemd supervises the service: it starts the active release.
 
 start_service(Service, Result) :- perform(start_service(Service, []), Result).
 

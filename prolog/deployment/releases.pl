@@ -2,6 +2,8 @@
           [ scan_action/3,              % +Service, +Host, -Action
             release_hash_of/3,          % +Service, +SourceHash, -Hash
             release/5,                  % +Service, +Host, +Call, +SourceHash, -Release
+            release_recipe/3,           % +Service, +Host, -Recipe
+            needed_files/3,             % +Service, +Host, -Paths
             hash_of_id/2                % +Id, -Hash
           ]).
 
@@ -17,6 +19,7 @@ so that `current` always tells what runs there.
 :- autoload(library(sha), [sha_hash/3, hash_atom/2]).
 :- use_module(declarations, [resolve/5, service_sources/2, source_base/2]).
 :- use_module(scripts, [shell_words//1]).
+:- use_module(units, [unit_text/4, unit_manager/3, supervised_by_systemd/2]).
 
 %!  scan_action(+Service, +Host, -Action) is det.
 %
@@ -28,7 +31,14 @@ scan_action(Service, Host, scan(Dir, Patterns, Needs)) :-
     ;   throw(error(existence_error(service_sources, Service), _))
     ),
     source_base(Service, Dir),
-    findall(Need, needed(Service, Host, Need), Needs).
+    needed_files(Service, Host, Needs).
+
+%!  needed_files(+Service, +Host, -Paths:list) is det.
+%
+%   Paths have to be among what is shipped.
+
+needed_files(Service, Host, Paths) :-
+    findall(Path, needed(Service, Host, Path), Paths).
 
 %   The entry point is shipped, unless something else is started or a preparation builds it.
 
@@ -49,7 +59,13 @@ configuration(Service, Host, Configuration) :-
             ( member(Name, [port, target, entry_point, start_command, prepare_command, env, shared_paths]),
               configured(Service, Host, Name, Value),
               Option =.. [Name, Value] ),
-            Configuration).
+            Configuration0),
+    (   supervised_by_systemd(Service, Host)
+    ->  unit_manager(Service, Host, Manager),
+        unit_text(Service, Host, Manager, Unit),
+        append(Configuration0, [unit(Unit)], Configuration)
+    ;   Configuration = Configuration0
+    ).
 
 configured(Service, Host, Name, Value) :-
     resolve(Service, Host, [], Name, Value).
@@ -57,11 +73,16 @@ configured(Service, Host, Name, Value) :-
 %!  release_hash_of(+Service, +SourceHash, -Hash:atom) is det.
 
 release_hash_of(Service, SourceHash, Hash) :-
-    configuration(Service, none, Configuration),
-    digest(release(SourceHash, Configuration), Hash).
+    configuration(Service, none, Common),
+    format(string(Configuration), '~k', [Common]),
+    release_text(SourceHash, Configuration, Text),
+    text_digest(Text, Hash).
 
 digest(Term, Hash) :-
     format(string(Text), '~k', [Term]),
+    text_digest(Text, Hash).
+
+text_digest(Text, Hash) :-
     sha_hash(Text, Bytes, [algorithm(sha256), encoding(utf8)]),
     hash_atom(Bytes, Hash).
 
@@ -71,19 +92,37 @@ digest(Term, Hash) :-
 %   `file(Path, Mode, Text)`.
 
 release(Service, Host, _Call, SourceHash, release(Id, Hash, Files)) :-
-    release_hash_of(Service, SourceHash, Hash),
+    release_recipe(Service, Host, recipe(Configuration, Suffix, Files)),
+    release_text(SourceHash, Configuration, Text),
+    text_digest(Text, Hash),
+    atom_concat(Hash, Suffix, Id).
+
+%!  release_recipe(+Service, +Host, -Recipe) is det.
+%
+%   How a release's id follows from the hash of its sources, and the Files that are added to them.  Recipe is
+%   `recipe(Configuration, Suffix, Files)`: the hash of a release is that of the text
+%   `release(SourceHash,Configuration)`, SourceHash quoted as Prolog does; Suffix is what follows it in the id.
+
+release_recipe(Service, Host, recipe(Configuration, Suffix, [Start, Port|Unit])) :-
     configuration(Service, none, Common),
     configuration(Service, Host, Own),
-    (   Own == Common
-    ->  Id = Hash
-    ;   digest(Own, Digest),
-        sub_atom(Digest, 0, 8, _, Short),
-        atomic_list_concat([Hash, Short], -, Id)
-    ),
-    start_text(Service, Own, Start),
-    memberchk(port(Port), Own),
-    format(string(PortText), '~w~n', [Port]),
-    Files = [ file('.unifyweaver/start', 0o600, Start), file('.unifyweaver/port', 0o644, PortText) ].
+    format(string(Configuration), '~k', [Common]),
+    suffix(Own, Common, Suffix),
+    start_text(Service, Own, StartText),
+    memberchk(port(Number), Own),
+    format(string(PortText), '~w~n', [Number]),
+    Start = file('.unifyweaver/start', 0o600, StartText),
+    Port = file('.unifyweaver/port', 0o600, PortText),
+    findall(file('.unifyweaver/unit', 0o600, Text), member(unit(Text), Own), Unit).
+
+suffix(Common, Common, '') :- !.
+suffix(Own, _, Suffix) :-
+    digest(Own, Digest),
+    sub_atom(Digest, 0, 8, _, Short),
+    atom_concat(-, Short, Suffix).
+
+release_text(SourceHash, Configuration, Text) :-
+    format(string(Text), 'release(~k,~s)', [SourceHash, Configuration]).
 
 %!  hash_of_id(+Id:atom, -Hash:atom) is det.
 
@@ -121,8 +160,16 @@ start_words(Configuration, Words) :-
     memberchk(entry_point(Entry), Configuration),
     start_words(Target, Entry, Port, Words).
 
-start_words(python, Entry, Port, [python3, Entry, '--port', Port]) :- !.
-start_words(node, Entry, Port, [node, Entry, '--port', Port]) :- !.
+start_words(python, Entry, Port, [python3, File, '--port', Port]) :- !, file_word(Entry, File).
+start_words(node, Entry, Port, [node, File, '--port', Port]) :- !, file_word(Entry, File).
 start_words(go, Entry, Port, [Program, '-port', Port]) :- !, atom_concat('./', Entry, Program).
 start_words(rust, Entry, Port, [Program, '--port', Port]) :- !, atom_concat('./target/release/', Entry, Program).
 start_words(_, Entry, Port, [Program, '--port', Port]) :- atom_concat('./', Entry, Program).
+
+%   An interpreter takes a word that begins with a dash for an option.
+
+file_word(Entry, File) :-
+    (   sub_atom(Entry, 0, _, _, -)
+    ->  atom_concat('./', Entry, File)
+    ;   File = Entry
+    ).

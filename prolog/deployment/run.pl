@@ -212,9 +212,13 @@ controller(request(Method, Url, Options), context(_, _, Target, _, _, _), _, Res
     ;   Answer = failed(Reason),
         Result = failed(Reason)
     ).
-controller(record(Pairs), context(Service, Host, _, Dir, _, _), _, ok, []) :-
-    forall(member(Key-Value, Pairs),
-           effect(ledger(put(Service, Host, Dir, Key, Value)), _)).
+controller(record(Pairs), context(Service, Host, _, Dir, _, _), _, Result, []) :-
+    (   member(Key-Value, Pairs),
+        effect(ledger(put(Service, Host, Dir, Key, Value)), Outcome),
+        Outcome = failed(Reason)
+    ->  Result = failed(Reason)
+    ;   Result = ok
+    ).
 controller(probe(Policy, Request, Expect), Context, Done, Result, Notes) :-
     effect(now, Now),
     waited(Done, Waited),

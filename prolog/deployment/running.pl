@@ -116,6 +116,9 @@ status(failed(Reason), _, _, _, unreachable(Reason)) :- !.
 status(Facts, _, _, _, stopped) :-
     \+ observed(running(_), Facts),
     !.
+status(Facts, _, _, _, unhealthy) :-
+    observed(running(none), Facts),
+    !.
 status(_, process, _, _, running) :- !.
 status(_, health, Context, Call, Status) :-
     checking(check, Context, [retries(1)|Call], Health),

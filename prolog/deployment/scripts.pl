@@ -3,13 +3,19 @@
             step_outcomes/4,            % +Steps, +Ending, +Lines, -Outcomes
             remote_action/1,            % +Action
             seconds_for/2,              % +Action, -Seconds
-            shell_words//1              % +Words
+            target_functions/1,         % -Text
+            target_settings//1,         % +Context
+            step_lines//1,              % +Steps
+            shell_words//1,             % +Words
+            double_quoted//1,           % +Text
+            here_document//3,           % +Command, +Rest, +Lines
+            without_comments/2          % +Text, -Code
           ]).
 
 /** <module> Steps as one POSIX sh script
 
 Steps that follow one another on a host without needing the controller become one script: the functions of
-`target.sh`, a few assignments, and a line a step.  What the script reports is read back into one outcome a
+`target.sh` and `systemd.sh`, a few assignments, and a line a step.  What the script reports is read back into one outcome a
 step.  This is the only module that writes shell words.
 */
 
@@ -24,6 +30,7 @@ step.  This is the only module that writes shell words.
 %   seconds it may take at most.  Text that is a command for the target's shell is a single word here too.
 
 remote_words(observe,           [observe],               30).
+remote_words(survey,            [survey],                60).
 remote_words(stage(Id, _, S),   [stage, Id],             S).
 remote_words(verify(Id, S),     [verify, Id],            S).
 remote_words(discard(Id),       [discard, Id],           60).
@@ -65,12 +72,21 @@ seconds_for(Action, Seconds) :-
 %   `context(Service, Host, Target, Dir, Port, Token)`; a Dir `~/…` is below the user's home there.
 
 script_text(context(Service, Host, _, Dir, Port, Token), Steps, Text) :-
-    prelude(Prelude),
-    phrase(( assignment(service, Service), assignment(host, Host), assignment(service_port, Port),
-             assignment(token, Token), directory(Dir, Service), step_lines(Steps) ),
-           Codes),
+    target_functions(Prelude),
+    phrase(( target_settings(context(Service, Host, none, Dir, Port, Token)), step_lines(Steps) ), Codes),
     string_codes(Body, Codes),
     string_concat(Prelude, Body, Text).
+
+%!  target_settings(+Context)// is det.
+%
+%   The assignments that the functions of target.sh need.
+
+target_settings(context(Service, Host, _, Dir, Port, Token)) -->
+    assignment(service, Service),
+    assignment(host, Host),
+    assignment(service_port, Port),
+    assignment(token, Token),
+    directory(Dir, Service).
 
 assignment(Name, Value) -->
     { atom_codes(Name, Codes) },
@@ -84,6 +100,10 @@ directory(Dir, Service) -->
 directory(Dir, Service) -->
     { atomic_list_concat([Dir, /, Service], Path) },
     "dir=", shell_word(Path), "\n".
+
+%!  step_lines(+Steps)// is det.
+%
+%   A line for each of Steps, `do(Id, Mode, Action)`.
 
 step_lines([]) --> [].
 step_lines([do(Id, Mode, Action)|Steps]) -->
@@ -110,23 +130,82 @@ shell_word(Word) -->
     { format(codes(Codes), '~w', [Word]) },
     "'", quoted(Codes), "'".
 
+%!  double_quoted(+Text)// is det.
+%
+%   Text as one word between double quotes, as people write assignments.
+
+double_quoted(Text) -->
+    { format(codes(Codes), '~w', [Text]) },
+    "\"", escaped(Codes), "\"".
+
+escaped([]) --> [].
+escaped([Code|Codes]) -->
+    ( { memberchk(Code, `\\"$\``) } -> "\\" ; [] ),
+    [Code],
+    escaped(Codes).
+
+%!  here_document(+Command, +Rest, +Lines:codes)// is det.
+%
+%   Command, of bash, with Lines as its standard input, exactly; Rest follows it on its line.  Lines end with a line
+%   end.
+
+here_document(Command, Rest, Lines) -->
+    { end_of(Lines, 'HERE', End) },
+    text(Command), " <<'", text(End), "'", text(Rest), "\n", codes(Lines), text(End), "\n".
+
+%   A word with which no line of the document begins.
+
+end_of(Lines, End0, End) :-
+    string_codes(Text, Lines),
+    split_string(Text, "\n", "", Split),
+    atom_string(End0, Line),
+    (   member(Begun, Split), sub_string(Begun, 0, _, _, Line)
+    ->  atom_concat(End0, '_', End1),
+        end_of(Lines, End1, End)
+    ;   End = End0
+    ).
+
+text(Text) -->
+    { format(codes(Codes), '~w', [Text]) },
+    codes(Codes).
+
+codes([]) --> [].
+codes([Code|Codes]) --> [Code], codes(Codes).
+
 quoted([]) --> [].
 quoted([0''|Codes]) --> !, "'\\''", quoted(Codes).
 quoted([Code|Codes]) --> [Code], quoted(Codes).
+
+%!  target_functions(-Text:string) is det.
+%
+%   The functions of target.sh and systemd.sh, without comments and empty lines.
+
+target_functions(Text) :-
+    prelude(Text).
 
 :- dynamic prelude/1.
 
 load_prelude :-
     prolog_load_context(directory, Here),
-    atomic_list_concat([Here, '/target.sh'], File),
-    read_file_to_string(File, Text, [encoding(utf8)]),
+    findall(Text,
+            ( member(Name, ['target.sh', 'systemd.sh']),
+              atomic_list_concat([Here, Name], /, File),
+              read_file_to_string(File, Text, [encoding(utf8)]) ),
+            Texts),
+    atomic_list_concat(Texts, All),
+    without_comments(All, Code),
+    retractall(prelude(_)),
+    assertz(prelude(Code)).
+
+%!  without_comments(+Text:string, -Code:string) is det.
+%
+%   Code are the lines of Text that are neither empty nor comments.
+
+without_comments(Text, Code) :-
     split_string(Text, "\n", "", Lines0),
     include(code_line, Lines0, Lines),
     atomic_list_concat(Lines, '\n', Short),
-    atom_string(Short, String0),
-    string_concat(String0, "\n", String),
-    retractall(prelude(_)),
-    assertz(prelude(String)).
+    string_concat(Short, "\n", Code).
 
 code_line(Line) :-
     split_string(Line, "", " \t", [Bare]),
@@ -225,6 +304,8 @@ reason("no_space", _, no_space).
 reason("timeout", _, timeout).
 reason("skipped", _, skipped).
 reason("in_use", _, in_use).
+reason("base_unusable", _, base_unusable).
+reason("no_systemd", _, no_systemd).
 reason("not_deployed", _, not_deployed).
 reason("verification_failed", File, verification_failed(Atom)) :- atom_string(Atom, File).
 reason("already_running", Release, already_running(Atom)) :- atom_string(Atom, Release).

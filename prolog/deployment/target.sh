@@ -73,6 +73,22 @@ log_tail() {
     fi
 }
 
+# A log of more than log_limit bytes becomes service.log.1, of which three are kept. It is copied and emptied: who writes
+# it goes on in the same file, and what is written in between is lost. A full disk leaves it as it is.
+log_limit=10485760
+rotate() {
+    log=$dir/log/service.log
+    [ -f "$log" ] && [ "$(wc -c <"$log")" -gt "$log_limit" ] || return 0
+    if cp -- "$log" "$log.new" 2>/dev/null; then
+        : >"$log"
+        [ ! -f "$log.2" ] || mv -f -- "$log.2" "$log.3"
+        [ ! -f "$log.1" ] || mv -f -- "$log.1" "$log.2"
+        mv -f -- "$log.new" "$log.1"
+    else
+        rm -f -- "$log.new"
+    fi
+}
+
 # Run a tool of ours; a full disk is told from other failures.
 tool() {
     complaint=$(LC_ALL=C "$@" 2>&1 >/dev/null </dev/null) && return 0
@@ -101,17 +117,38 @@ lives() {
     [ "$2" != Z ] && [ "$2" != X ] && [ "${21}" = "$1" ]
 }
 
-# The process this library started, if it runs: sets pid, born, boot, active (its release), port.
+# The process this library started, if it runs: sets pid, born, boot, active (its release), port, mark.
 process() {
     pid=
-    [ -r "$dir/run/process" ] || return 1
-    read -r pid born boot active port <"$dir/run/process" || return 1
-    read -r this_boot </proc/sys/kernel/random/boot_id
-    [ "$boot" = "$this_boot" ] && lives "$pid" "$born"
+    control_group=
+    if installed; then unit_process; return; fi
+    recorded && lives "$pid" "$born"
 }
 
-# Pids of the live members of process group $1. In `status`, unlike `stat`, a process can't forge lines by its name.
+recorded() {
+    [ -r "$dir/run/process" ] && read -r pid born boot active port mark <"$dir/run/process" || return 1
+    read -r this_boot </proc/sys/kernel/random/boot_id
+    [ "$boot" = "$this_boot" ]
+}
+
+# Its leader has ended, and left processes behind in its group: those that have its mark in their environment.
+left_behind() {
+    ! installed && recorded && [ -n "$mark" ] || return 1
+    for member in $(members "$pid"); do
+        if tr '\0' '\n' <"/proc/$member/environ" | grep -qxF "UNIFYWEAVER_RUN=$mark"; then return 0; fi
+    done 2>/dev/null
+    return 1
+}
+
+# Replaces the record without needing space for it, once it has been there.
+record() { # PID BORN BOOT RELEASE PORT MARK, or nothing
+    printf '%-255s\n' "$*" 1<>"$dir/run/process"
+}
+
+# Pids of the service's live processes: the members of its control group, where it has one, or of process group $1.
+# In `status`, unlike `stat`, a process can't forge lines by its name.
 members() {
+    if [ -n "$control_group" ]; then in_control_group; return; fi
     cat /proc/[0-9]*/status 2>/dev/null |
         awk -v group="$1" '
             $1 == "State:" { state = $2 }
@@ -155,13 +192,23 @@ release_of() { # LINK: the release it names, or nothing
 
 link() { # LINK RELEASE|none: replaced by rename, so that it names one whole release at any instant
     if [ "$2" = none ]; then
+        [ "$1" != current ] || remove_unit || return 1
         tool rm -f -- "$dir/$1"
         return
     fi
     [ -d "$dir/releases/$2/.unifyweaver" ] || because not_deployed || return 1
     tool rm -f -- "$dir/$1.new.$$" &&
         tool ln -s "releases/$2" "$dir/$1.new.$$" &&
-        tool mv -T -- "$dir/$1.new.$$" "$dir/$1"
+        tool mv -T -- "$dir/$1.new.$$" "$dir/$1" && return 0
+    rm -f -- "$dir/$1.new.$$"
+    return 1
+}
+
+# A release loses its name before its files: what has one is whole. The next deployment removes what is left of it.
+remove() { # RELEASE
+    [ -d "$dir/releases/$1" ] || return 0
+    tool mv -T -- "$dir/releases/$1" "$dir/releases/.partial-$1-removed-$$" &&
+        tool rm -rf -- "$dir/releases/.partial-$1-removed-$$"
 }
 
 # ---- steps -----------------------------------------------------------------------------------------
@@ -178,16 +225,58 @@ observe() {
         [ ! -r "$release/.unifyweaver/port" ] || { read -r port <"$release/.unifyweaver/port" && got port "${release##*/}" "$port"; }
     done
     [ ! -r "$dir/run/history" ] || while read -r release; do got history "$release"; done <"$dir/run/history"
-    if process; then got running "$active"; fi
+    if process; then got running "$active"; elif left_behind; then got running none; fi
     return 0
+}
+
+# What a deployment has to know beside that.
+survey() {
+    observe
+    base_at current || base_at .backup || return 0
+}
+
+# Tells the manifest of the release that LINK names, where a new one can be built on that, and what was touched there.
+base_at() { # LINK
+    release=$(release_of "$1")
+    manifest=$dir/releases/$release/.unifyweaver/manifest
+    [ -n "$release" ] && [ -r "$manifest" ] || return 1
+    for need in find xargs comm od; do command -v "$need" >/dev/null || return 1; done
+    touched=$(touched "$dir/releases/$release") && [ "${#touched}" -le 200000 ] || return 1
+    got manifest "$release" "$(digest "$manifest")" "${touched:--}"
+}
+
+# What of a release's manifest was changed, moved or removed after it was staged: in hexadecimal, a NUL after each.
+touched() ( # FOLDER
+    LC_ALL=C
+    export LC_ALL
+    cd "$1" || exit
+    first=$(find . -path ./.unifyweaver -prune -o \( -newer .unifyweaver/manifest -o -type f ! -perm 644 ! -perm 755 ! -perm 600 ! -perm 700 \) -print -quit)
+    [ -n "$first" ] || exit 0
+    untouched | sort -z | {
+        awk "$plain$entry"'{ key = entry($0) } path !~ /^\.unifyweaver\// { printf "%s%c", key, 0 }' .unifyweaver/manifest |
+            sort -z | comm -z -13 /dev/fd/4 -
+    } 4<&0 | od -An -v -tx1 | tr -d ' \n'
+)
+
+# In a release's folder: kind and path (and target) of what was not touched after it was staged, a NUL after each.
+untouched() {
+    find . -path ./.unifyweaver -prune -o -newer .unifyweaver/manifest -o -type l -printf 'l%P//%l\0' -o \
+        -type f \( -perm 644 -printf 'f%P\0' -o -perm 755 -printf 'x%P\0' -o \
+        -perm 600 -printf 'p%P\0' -o -perm 700 -printf 'q%P\0' \)
+}
+
+digest() { # FILE
+    sum=$(sha256sum <"$1")
+    printf '%s' "${sum%% *}"
 }
 
 # Before its first change, a script ends what a lost connection may have left running of the same operation.
 claim() { # FUNCTION about to run
-    case $1 in observe | log_tail) return 0 ;; esac
+    case $1 in observe | survey | log_tail) return 0 ;; esac
     [ -z "$claimed" ] || return 0
     claimed=yes
     tool mkdir -p -m 700 -- "$dir/run" || return 1
+    rotate
     if [ -r "$dir/run/script" ]; then
         read -r script_pid script_born script_token <"$dir/run/script"
         if [ "$script_token" = "$token" ] && [ "$script_pid" != $$ ]; then end_script; fi
@@ -218,39 +307,161 @@ end_script() {
 # The release arrives as a tar stream on standard input; it gets its name only when it is verified.
 stage() { # RELEASE
     partial=$dir/releases/.partial-$1-$$
+    empty_partial || return 1
+    if ! { unpack "$partial" && age "$partial" && assemble "$partial" && startable "$partial"; }; then
+        rm -rf -- "$partial"
+        return 1
+    fi
+    remove "$1" && tool mv -T -- "$partial" "$dir/releases/$1"
+}
+
+empty_partial() {
     tool mkdir -p -- "$dir/releases" "$dir/shared" && tool mkdir -p -m 700 -- "$dir/log" || return 1
     for old in "$dir"/releases/.partial-*; do
         [ ! -d "$old" ] || tool rm -rf -- "$old" || return 1
     done
-    tool mkdir -- "$partial" || return 1
-    complaint=$(LC_ALL=C tar -xof - -C "$partial" 2>&1 >/dev/null)
-    code=$?
-    if [ "$code" -ne 0 ]; then
-        rm -rf -- "$partial"
-        blame "$complaint"
-        return 1
-    fi
-    if ! check "$partial"; then
-        rm -rf -- "$partial"
-        return 1
-    fi
-    [ ! -d "$dir/releases/$1" ] || tool rm -rf -- "$dir/releases/$1" || return 1
-    tool mv -T -- "$partial" "$dir/releases/$1"
+    tool mkdir -- "$partial"
 }
 
-check() { # FOLDER: every file has the SHA-256 of the manifest
-    manifest=.unifyweaver/manifest
-    [ -s "$1/$manifest" ] || because verification_failed "$manifest" || return 1
-    report=$(cd "$1" && LC_ALL=C sha256sum -c "$manifest" 2>&1) && return 0
-    bad=$(printf '%s\n' "$report" | grep -v ': OK$' | head -n 1)
+unpack() { # FOLDER
+    complaint=$(LC_ALL=C tar -xof - -C "$1" 2>&1 >/dev/null)
+    code=$?
+    [ "$code" -eq 0 ] || blame "$complaint"
+}
+
+# Whatever is newer than a release's manifest was changed after it was staged.
+age() { # FOLDER
+    command -v find >/dev/null || return 0
+    stamp=$1/.unifyweaver/manifest
+    [ -e "$stamp" ] || stamp=$1/.unifyweaver/difference
+    tool touch -d '2 seconds ago' -- "$stamp" &&
+        tool find "$1" -newer "$stamp" -exec touch -h -r "$stamp" -- {} +
+}
+
+# Of a release that arrives as the difference to another, what arrived is verified and the rest is reused.
+assemble() { # FOLDER
+    if [ ! -e "$1/.unifyweaver/difference" ]; then
+        check "$1" .unifyweaver/manifest
+        return
+    fi
+    tool mkdir -- "$1/.unifyweaver/work" &&
+        sed -n '2,$s/^+//p' "$1/.unifyweaver/difference" >"$1/.unifyweaver/work/sent" || because no_space || return 1
+    check "$1" .unifyweaver/work/sent || return 1
+    complaint=$(reuse "$1" 2>&1)
+    code=$?
+    if [ "$code" -ne 0 ]; then
+        blame "$complaint"
+        [ "$reason" = no_space ] || reason=base_unusable
+        return 1
+    fi
+    tool rm -rf -- "$1/.unifyweaver/work" "$1/.unifyweaver/difference"
+}
+
+# Copied or linked is what the difference keeps of the base release's manifest. Of the base, whatever changed
+# after it was staged is not used.
+reuse() ( # FOLDER
+    LC_ALL=C
+    export LC_ALL
+    read -r base base_digest how digest files bytes <"$1/.unifyweaver/difference"
+    base=$dir/releases/$base
+    work=$1/.unifyweaver/work
+    [ "$(digest "$base/.unifyweaver/manifest")" = "$base_digest" ] || return 1
+    work=$work manifest=$base/.unifyweaver/manifest awk "$plain$entry$rebuild" "$1/.unifyweaver/difference" || return 1
+    [ "$(digest "$work/manifest")" = "$digest" ] || return 1
+    cd "$base" && untouched >"$work/found" &&
+        sort -z "$work/found" >"$work/usable" && sort -z "$work/kept" >"$work/needed" || return 1
+    comm -z -13 "$work/usable" "$work/needed" >"$work/missing" || return 1
+    if [ -s "$work/missing" ]; then
+        head -c 500 "$work/missing" | tr '\0' '\n' | sed 's/^./changed since it was staged: /'
+        return 1
+    fi
+    case $how in
+    link) set -- "$1" -l ;;
+    *)
+        set -- "$1" --preserve=mode,timestamps
+        if cp --help 2>/dev/null | grep -q -e --reflink; then set -- "$@" --reflink=auto; fi
+        ;;
+    esac
+    folder=$1
+    shift
+    [ ! -s "$work/folders" ] || (cd "$folder" && xargs -0 mkdir -p -- <"$work/folders") || return 1
+    xargs -0 -n 1000 -P "$(nproc 2>/dev/null || echo 1)" \
+        cp -P --parents "$@" -t "$folder" -- <"$work/paths" || return 1
+    stamp=$folder/.unifyweaver/difference
+    counted=$(cd "$folder" && find . -path ./.unifyweaver -prune -o -type f -printf '%s\n' -o -type d -newer "$stamp" -exec touch -r "$stamp" -- {} + | awk '{ sum += $1 } END { printf "%d %.0f", NR, sum }')
+    [ "$counted" = "$files $bytes" ] || { echo "expected $files files of $bytes bytes, not $counted"; return 1; }
+    touch -r "$stamp" -- "$work/manifest" && mv -- "$work/manifest" "$folder/.unifyweaver/manifest"
+)
+
+# Text as it was before it was escaped in a manifest.
+# shellcheck disable=SC2016  # expanded by awk
+plain='
+function plain(text,   out, c) {
+    while (match(text, /\\./)) {
+        c = substr(text, RSTART + 1, 1)
+        out = out substr(text, 1, RSTART - 1) (c == "n" ? "\n" : c == "r" ? "\r" : c == "t" ? "\t" : c)
+        text = substr(text, RSTART + 2)
+    }
+    return out text
+}
+'
+
+# The kind and path (and target) that a line of a manifest tells; the path alone is in path.
+# shellcheck disable=SC2016  # expanded by awk
+entry='
+function entry(line,   tab, marked, private) {
+    if (line ~ /^#link /) {
+        tab = index(line, "\t")
+        path = plain(substr(line, 7, tab - 7))
+        return "l" path "//" plain(substr(line, tab + 1))
+    }
+    marked = line ~ /^\\/
+    path = marked ? plain(substr(line, 68)) : substr(line, 67)
+    private = sub(/^\.\//, "", path) && !sub(/^\.\//, "", path)
+    return substr("fxpq", 1 + (substr(line, 66 + marked, 1) == "*") + 2 * private, 1) path
+}
+'
+
+# Makes the new manifest from that of the base, and lists what is kept: kind and path, the paths alone, and their folders.
+# shellcheck disable=SC2016  # expanded by awk
+rebuild='
+function base_line() { if ((getline line < base) <= 0) { failed = 1; exit } }
+function keep(line) {
+    printf "%s%c", entry(line), 0 >kept
+    printf "%s%c", path, 0 >paths
+    if (sub(/\/[^\/]*$/, "", path) && !(path in made)) { made[path]; printf "%s%c", path, 0 >folders }
+}
+BEGIN { base = ENVIRON["manifest"]; work = ENVIRON["work"]; kept = work "/kept"; paths = work "/paths"; folders = work "/folders"; manifest = work "/manifest" }
+NR == 1 { next }
+/^\+/ { print substr($0, 2) >manifest; next }
+/^=/ { for (n = substr($0, 2) + 0; n > 0; n--) { base_line(); print line >manifest; keep(line) } next }
+/^-/ { for (n = substr($0, 2) + 0; n > 0; n--) base_line(); next }
+END { exit failed }
+'
+
+check() { # FOLDER LIST: every file has the SHA-256 of the list
+    [ -s "$1/$2" ] || because verification_failed "$2" || return 1
+    report=$(cd "$1" && LC_ALL=C sums "$2" 2>&1) && return 0
+    bad=$(printf '%s\n' "$report" | LC_ALL=C grep ': FAILED' | head -n 1)
+    [ -n "$bad" ] || bad=$(printf '%s\n' "$report" | head -n 1)
     because verification_failed "${bad%: FAILED*}"
 }
 
-verify() { check "$dir/releases/$1"; }
+sums() { # LIST: of a long one, parts are checked at the same time
+    processors=$(nproc 2>/dev/null || echo 1)
+    if [ "$processors" -gt 1 ] && [ "$(wc -l <"$1")" -gt 500 ] && command -v xargs >/dev/null; then
+        grep -v '^#' "$1" | tr '\n' '\0' |
+            xargs -0 -n 1000 -P "$processors" sh -c 'printf "%s\n" "$@" | sha256sum -c --quiet' sums
+    else
+        sha256sum -c --quiet "$1"
+    fi
+}
+
+verify() { check "$dir/releases/$1" .unifyweaver/manifest; }
 
 discard() { # RELEASE, unless it is still in use
     case $1 in "$(release_of current)" | "$(release_of .backup)") because in_use || return 1 ;; esac
-    tool rm -rf -- "$dir/releases/$1"
+    remove "$1"
 }
 
 share() { # RELEASE PATH…: what survives releases is linked from shared/
@@ -331,17 +542,24 @@ drain() { # SECONDS at most
 
 # TERM to the process group, KILL to what is left of it after SECONDS.
 stop() { # SECONDS
-    if ! process; then
-        tool rm -f -- "$dir/run/process"
-        return
+    if process || left_behind; then
+        terminate TERM
+        if ! gone "$1"; then
+            terminate KILL
+            gone 10 || because timeout || return 1
+            got killed
+        fi
     fi
-    kill -s TERM -- "-$pid"
-    if ! gone "$1"; then
-        kill -s KILL -- "-$pid"
-        gone 10 || because timeout || return 1
-        got killed
-    fi
-    tool rm -f -- "$dir/run/process"
+    ! installed || tool manager stop "$(unit_name)" || return 1
+    [ ! -e "$dir/run/process" ] || record
+}
+
+terminate() { # SIGNAL
+    case $(installed && echo "$1") in
+    '') kill -s "$1" -- "-$pid" ;;
+    TERM) manager stop --no-block "$(unit_name)" ;;
+    *) manager kill -s "$1" "$(unit_name)" ;;
+    esac
 }
 
 gone() { # SECONDS: the whole group has ended within that time
@@ -363,17 +581,27 @@ start() { # RELEASE SECONDS
         because already_running "$active"
         return 1
     fi
+    ! left_behind || because already_running none || return 1
     read -r port <"$release/.unifyweaver/port"
     [ -z "$(listeners "$port")" ] || because port_in_use "$port" || return 1
-    tool mkdir -p -m 700 -- "$dir/run" "$dir/log" && tool rm -f -- "$dir/run/process" || return 1
-    launch "$1" || because no_space || return 1
-    await_listening "$1" "$2" && return 0
+    tool mkdir -p -m 700 -- "$dir/run" "$dir/log" && { record 2>/dev/null || because no_space; } || return 1
+    if [ -f "$release/.unifyweaver/unit" ]; then
+        launch_unit "$1" || return 1
+    else
+        remove_unit && launch "$1" || return 1
+    fi
+    if await_listening "$1" "$2"; then
+        installed || return 0
+        record "$pid" "$born" "$boot" "$1" "$port" || because no_space
+        return
+    fi
     log_tail
     return 1
 }
 
 # The new session's leader records itself (pid, start time, boot) before it becomes the service.
 launch() { # RELEASE
+    read -r mark </proc/sys/kernel/random/uuid
     (
         trap - PIPE
         cd "$release" || exit
@@ -381,12 +609,12 @@ launch() { # RELEASE
         exec setsid sh -c '
             read -r stat <"/proc/$$/stat"
             read -r boot </proc/sys/kernel/random/boot_id
-            dir=$1 release=$2 port=$3
+            dir=$1 release=$2 port=$3 UNIFYWEAVER_RUN=$4
+            export UNIFYWEAVER_RUN
             set -- ${stat##*) }
-            printf "%s %s %s %s %s\n" $$ "${20}" "$boot" "$release" "$port" >"$dir/run/process.new" &&
-                mv -T "$dir/run/process.new" "$dir/run/process" &&
+            printf "%-255s\n" "$$ ${20} $boot $release $port $UNIFYWEAVER_RUN" 1<>"$dir/run/process" &&
                 exec sh .unifyweaver/start
-        ' launch "$dir" "$1" "$port"
+        ' launch "$dir" "$1" "$port" "$mark"
     ) </dev/null >>"$dir/log/service.log" 2>&1 3>&- &
     launched=$!
 }
@@ -403,9 +631,8 @@ await_listening() { # RELEASE SECONDS
             2) [ "$now" -lt "$end" ] || because port_in_use "$port" || return 1 ;;
             *) [ "$now" -lt "$end" ] || because not_listening "$port" || return 1 ;;
             esac
-        elif ! kill -0 "$launched" 2>/dev/null; then
-            wait "$launched"
-            because exited $?
+        elif ! starts; then
+            because exited "$code"
             return 1
         elif [ "$now" -ge "$end" ]; then
             because timeout
@@ -413,6 +640,15 @@ await_listening() { # RELEASE SECONDS
         fi
         sleep 0.03
     done
+}
+
+# What was launched is on its way. Otherwise it has ended, with the exit code $code.
+starts() {
+    if installed; then unit_starts; return; fi
+    kill -0 "$launched" 2>/dev/null && return 0
+    wait "$launched"
+    code=$?
+    return 1
 }
 
 # The process that answered is the release's own: it still runs and owns its port.
@@ -424,6 +660,8 @@ confirm() { # RELEASE
 
 # The releases that were active and confirmed, oldest first; going back to one takes the later ones off.
 commit() { # RELEASE
+    tool rm -f -- "$dir/run/script"
+    if [ -r "$dir/run/history" ] && [ "$(tail -n 1 "$dir/run/history")" = "$1" ]; then return 0; fi
     {
         [ ! -r "$dir/run/history" ] || while read -r release; do
             [ "$release" != "$1" ] || break
@@ -432,7 +670,6 @@ commit() { # RELEASE
         printf '%s\n' "$1"
     } | tail -n 50 >"$dir/run/history.new" || because no_space || return 1
     tool mv -T -- "$dir/run/history.new" "$dir/run/history"
-    tool rm -f -- "$dir/run/script"
 }
 
 # Keep the newest N releases, and always the active one and the rollback point.
@@ -442,9 +679,10 @@ prune() { # N
     kept=0
     # shellcheck disable=SC2012  # the names are our own: hexadecimal and dashes
     for release in $(cd "$dir/releases" && ls -1t); do
+        case $release in *[!0-9a-f-]*) continue ;; esac
         kept=$((kept + 1))
         if [ "$kept" -gt "$1" ] && [ "$release" != "$current" ] && [ "$release" != "$backup" ]; then
-            tool rm -rf -- "$dir/releases/$release" || return 1
+            remove "$release" || return 1
             got pruned "$release"
         fi
     done

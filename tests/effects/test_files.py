@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from unifyweaver_py._terms import Term
-from unifyweaver_py.effects import archive, files
+from unifyweaver_py.effects import archive, digests, files
 from unifyweaver_py.effects.archive import Extra
 from unifyweaver_py.effects.files import Scanner, scan_sources
 from unifyweaver_py.effects.patterns import Pattern, SourcesError
@@ -200,7 +200,7 @@ def test_everything_excluded_is_no_sources(sources: Path) -> None:
 def test_a_file_that_cannot_be_read_is_named(
     sources: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(path: bytes) -> object:
+    def refuse(path: bytes, status: object) -> object:
         raise PermissionError(13, "Permission denied", path)
 
     monkeypatch.setattr(files._digests, "digest", refuse)
@@ -258,14 +258,17 @@ def test_binary_files_that_differ_hash_differently(tmp_path: Path) -> None:
     assert len(hashes) == 4
 
 
-def test_the_executable_bit_and_the_kind_count_but_times_do_not(sources: Path) -> None:
+def test_the_executable_bit_and_the_kind_count_but_times_and_umask_do_not(sources: Path) -> None:
     patterns = [Pattern("server.py")]
     plain = scan_sources(str(sources), patterns).hash
     os.utime(sources / "server.py", (1, 1))
-    (sources / "server.py").chmod(0o600)
-    assert scan_sources(str(sources), patterns).hash == plain
+    for mode in (0o600, 0o640, 0o664):
+        (sources / "server.py").chmod(mode)
+        assert scan_sources(str(sources), patterns).hash == plain
     (sources / "server.py").chmod(0o755)
     executable = scan_sources(str(sources), patterns).hash
+    (sources / "server.py").chmod(0o700)
+    assert scan_sources(str(sources), patterns).hash == executable
     (sources / "server.py").unlink()
     (sources / "server.py").symlink_to("README.md")
     assert len({plain, executable, scan_sources(str(sources), patterns).hash}) == 3
@@ -298,8 +301,8 @@ def test_a_change_within_the_time_stamp_is_seen(sources: Path) -> None:
 
 
 def test_an_old_file_is_hashed_once(sources: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cache = files.DigestCache()
-    monkeypatch.setattr(files, "RACY_NS", -(10**12))
+    cache = digests.DigestCache()
+    monkeypatch.setattr(digests, "settled", lambda status, now: True)
     path = os.fsencode(sources / "server.py")
     first, _ = cache.digest(path)
     assert cache.digest(path)[0] == first == hashlib.sha256(b"1").digest()
@@ -312,14 +315,14 @@ def test_hosts_that_scan_at_once_share_scans(
     sources: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scans = []
-    real = files.scan_sources
+    real = files.scan_tree
 
     def counted(*arguments: object) -> object:
         scans.append(1)
         threading.Event().wait(0.2)
         return real(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(files, "scan_sources", counted)
+    monkeypatch.setattr(files, "scan_tree", counted)
     scanner = Scanner()
     hashes: list[str] = []
     threads = [
@@ -373,8 +376,7 @@ def odd_sources(root: Path) -> Path:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "wb") as file:
             file.write(b"content %d" % number)
-        if number % 2:
-            os.chmod(path, 0o700)
+        os.chmod(path, [0o644, 0o755, 0o600, 0o711][number % 4])
     os.symlink(b"caf\xc3\xa9", os.path.join(os.fsencode(root), b"link\nto"))
     return root
 
@@ -383,21 +385,22 @@ def test_odd_names_arrive_whole_and_are_verified(tmp_path: Path) -> None:
     root = odd_sources(tmp_path / "src")
     scan = scan_sources(str(root), [Pattern("**")])
     extra = Extra(".unifyweaver/start", 0o644, b"run\n")
-    folder = unpacked(archive.tar_stream(scan, [extra]), tmp_path / "out")
+    folder = unpacked(archive.tar_stream(archive.shipment(scan, [extra])), tmp_path / "out")
     again = scan_sources(str(folder), [Pattern("**")])
     assert again.hash == scan.hash
     assert len(again.entries) == len(ODD_NAMES) + 1
     assert (folder / ".unifyweaver/start").read_text() == "run\n"
     assert verified(folder)
-    assert (folder / ".unifyweaver/links").read_bytes() == b"link\\nto\tcaf\xc3\xa9\n"
+    lines = (folder / ".unifyweaver/manifest").read_bytes().split(b"\n")
+    assert b"#link link\\nto\tcaf\xc3\xa9" in lines
     modes = {(folder / os.fsdecode(name)).stat().st_mode & 0o777 for name in ODD_NAMES}
-    assert modes == {0o644, 0o700}
+    assert modes == {0o644, 0o755, 0o600, 0o700}
 
 
 def test_times_are_kept(sources: Path, tmp_path: Path) -> None:
     os.utime(sources / "server.py", (1_000_000_000, 1_000_000_000))
     scan = scan_sources(str(sources), [Pattern("server.py")])
-    folder = unpacked(archive.tar_stream(scan), tmp_path / "out")
+    folder = unpacked(archive.tar_stream(archive.shipment(scan)), tmp_path / "out")
     assert (folder / "server.py").stat().st_mtime == 1_000_000_000
 
 
@@ -410,7 +413,7 @@ def test_a_file_changed_after_the_scan_fails_verification(
         (sources / "server.py").unlink()
     else:
         (sources / "server.py").write_text(now)
-    folder = unpacked(archive.tar_stream(scan), tmp_path / "out")
+    folder = unpacked(archive.tar_stream(archive.shipment(scan)), tmp_path / "out")
     assert (folder / "README.md").read_text() == "2"
     assert not verified(folder)
 
@@ -419,7 +422,8 @@ def test_an_unchanged_release_is_verified_and_a_damaged_one_is_not(
     sources: Path, tmp_path: Path
 ) -> None:
     folder = unpacked(
-        archive.tar_stream(scan_sources(str(sources), [Pattern("**")])), tmp_path / "out"
+        archive.tar_stream(archive.shipment(scan_sources(str(sources), [Pattern("**")]))),
+        tmp_path / "out",
     )
     assert verified(folder)
     (folder / "lib/x1.py").write_text("!")
@@ -435,11 +439,12 @@ def test_blocks_hold_the_same_bytes(chunks: list[bytes], size: int) -> None:
 
 def test_the_stream_is_a_tar_archive_for_python_too(sources: Path) -> None:
     scan = scan_sources(str(sources), [Pattern("lib")])
-    with tarfile.open(fileobj=io.BytesIO(b"".join(archive.tar_stream(scan)))) as opened:
+    with tarfile.open(
+        fileobj=io.BytesIO(b"".join(archive.tar_stream(archive.shipment(scan))))
+    ) as opened:
         assert opened.getnames() == [
             "lib/x1.py",
             "lib/x2.py",
             "lib/xy.py",
             ".unifyweaver/manifest",
-            ".unifyweaver/links",
         ]

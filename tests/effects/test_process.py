@@ -26,7 +26,7 @@ def payload(live: LiveEffects, forward: Term, tmp_path: Path) -> Term:
     folder.mkdir()
     (folder / "data").write_bytes(os.urandom(20 * MB))
     scan = live.scan(forward, str(folder), ["data"], [])
-    return Term("release", (str(folder), ["data"], scan.args[0], []))
+    return Term("release", (str(folder), ["data"], scan.args[0], [], "none"))
 
 
 def gone(pid: int) -> bool:

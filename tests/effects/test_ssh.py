@@ -45,7 +45,7 @@ def reason_text(outcome: Term) -> str:
 def release(live: LiveEffects, run: Term, folder: Path, *patterns: str) -> Term:
     scan = live.scan(run, str(folder), list(patterns), [])
     assert scan.name == "sources", scan
-    return Term("release", (str(folder), list(patterns), scan.args[0], []))
+    return Term("release", (str(folder), list(patterns), scan.args[0], [], "none"))
 
 
 @pytest.fixture
@@ -213,7 +213,7 @@ def test_extras_are_shipped(
 ) -> None:
     whole = release(live, forward, big, "*")
     extra = Term("file", (".unifyweaver/start", 0o644, PrologString("exec é\n")))
-    payload = Term("release", (*whole.args[:3], [extra]))
+    payload = Term("release", (*whole.args[:3], [extra], "none"))
     script = "tar -xOf - .unifyweaver/start"
     assert live.shell(forward, sshd.target(), script, payload, 30) == done(0, ["exec é"])
 
@@ -221,7 +221,7 @@ def test_extras_are_shipped(
 def test_sources_that_changed_are_not_shipped(
     live: LiveEffects, run: Run, forward: Term, sshd: Sshd, big: Path
 ) -> None:
-    payload = Term("release", (str(big), ["*"], "0" * 64, []))
+    payload = Term("release", (str(big), ["*"], "0" * 64, [], "none"))
     outcome = live.shell(forward, sshd.target(), "cat", payload, 30)
     assert outcome == failed(Term("verification_failed", (str(big),)))
     assert run.traffic == {}
@@ -813,8 +813,17 @@ def test_nothing_is_printed_when_a_connection_fails(
 def test_an_extra_is_part_of_the_manifest(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("1")
     scan = files.scan_sources(str(tmp_path), [Pattern("a")])
-    text = archive.manifest(scan, [Extra(".unifyweaver/port", 0o644, b"80")])
+    text = archive.shipment(scan, [Extra(".unifyweaver/port", 0o644, b"80")]).manifest
     assert [line.split(b"  ")[1] for line in text.splitlines()] == [b"a", b".unifyweaver/port"]
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_QUICKACK"), reason="Linux can be told to")
+def test_what_arrives_is_acknowledged_at_once(sshd: Sshd) -> None:
+    sock = sockets.dialled("127.0.0.1", sshd.port, socket.AF_UNSPEC, time.monotonic() + 5)
+    with sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
+        assert sock.recv(4) == b"SSH-"
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK) == 1
 
 
 def test_a_dead_link_is_noticed_by_the_socket(sshd: Sshd) -> None:

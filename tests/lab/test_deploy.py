@@ -308,7 +308,7 @@ def test_reused_pid_is_never_signalled(lab: Lab, site: Site) -> None:
     site.deploy()
     record = host.srv / "services/web/run/process"
     pid, born, *rest = record.read_text().split()
-    record.write_text(" ".join([pid, str(int(born) + 1), *rest]) + "\n")
+    record.write_text(" ".join([pid, str(int(born) + 1), *rest[:-1], "another"]) + "\n")
     assert str(uw.force_stop_service("web", 1)) == "stopped"
     assert len(servers(host)) == 1
 
@@ -793,3 +793,115 @@ def test_active_release_that_was_never_confirmed_is_not_called_unchanged(
 def test_shared_paths_within_each_other_are_refused(site: Site, paths: list[str]) -> None:
     with pytest.raises(uw.PrologError, match="shared_paths"):
         uw.declare_service("web", shared_paths=paths)
+
+
+def test_workers_whose_leader_died_are_stopped_and_replaced(lab: Lab, site: Site) -> None:
+    host = lab.hosts[0]
+    declare(site, lab, host)
+    site.release("1", "forks")
+    site.deploy()
+    leader, worker = servers(host)
+    host.check(f"kill -9 {leader}")
+    assert str(uw.service_status("web")) == "unhealthy"
+    assert str(uw.stop_service("web")) == "stopped"
+    assert servers(host) == []
+    uw.start_service("web")
+    leader, worker = servers(host)
+    host.check(f"kill -9 {leader}")
+    site.release("2")
+    assert str(site.deploy()) == "deployed"
+    assert answer(host) == "2"
+    assert worker not in servers(host)
+
+
+def test_release_that_its_preparation_wrote_over_can_be_deployed_again(
+    lab: Lab, site: Site
+) -> None:
+    host = lab.hosts[0]
+    prepare = "echo prepared >> notes; mkdir -p data"
+    declare(site, lab, host, prepare_command=prepare, shared_paths=["kept"])
+    (site.folder / "notes").write_text("shipped\n")
+    (site.folder / "kept").write_text("shipped\n")
+    site.deploy()
+    site.release("2")
+    site.deploy()
+    site.release("1")
+    assert str(site.deploy()) == "deployed"
+    assert answer(host) == "1"
+    assert (host.srv / "services/web/current/notes").read_text() == "shipped\nprepared\n"
+    assert str(site.deploy()) == "unchanged"
+
+
+def test_rollback_point_that_is_the_active_release_is_not_gone_back_to(
+    lab: Lab, site: Site
+) -> None:
+    """As after a deployment that was killed before it switched."""
+    host = lab.hosts[0]
+    declare(site, lab, host)
+    for version in ("1", "2"):
+        site.release(version)
+        site.deploy()
+    service = host.srv / "services/web"
+    (service / ".backup").unlink()
+    (service / ".backup").symlink_to(os.readlink(service / "current"))
+    assert str(uw.rollback_service("web")).startswith("rolled_back(")
+    assert answer(host) == "1"
+
+
+def test_first_deployment_that_was_cut_off_is_nothing_to_go_back_to(lab: Lab, site: Site) -> None:
+    host = lab.hosts[0]
+    declare(site, lab, host)
+    site.deploy()
+    (host.srv / "services/web/run/history").unlink()  # as if the controller had died before commit
+    site.release("2", "broken")
+    result = site.deploy()
+    assert str(result) == "rolled_back_after_failure(error(no_rollback_available))"
+    assert (current(host), backup(host), servers(host)) == ("", "", [])
+    site.release("3")
+    assert str(site.deploy()) == "deployed"
+
+
+def test_disk_that_fills_up_before_the_start_leaves_no_host_without_its_service(
+    lab: Lab, site: Site
+) -> None:
+    host = lab.hosts[0]
+    host.limit_disk(8)
+    declare(site, lab, host)
+    site.deploy()
+    before = current(host)
+    uw.declare_lifecycle_hook(
+        "web", "pre_shutdown", uw.custom("cat /dev/zero > /srv/filler 2>/dev/null; true")
+    )
+    site.release("2")
+    result = site.deploy()
+    if result.ok:
+        assert (backup(host), answer(host)) == (before, "2")
+    else:  # there was no room to commit it
+        assert str(result) == f"rolled_back_after_failure(rolled_back('{before}'))"
+        assert (current(host), answer(host)) == (before, "1")
+    (host.srv / "filler").unlink()
+    uw.undeclare_service("web")
+    declare(site, lab, host)
+    site.release("3")
+    assert str(site.deploy()) == "deployed"
+
+
+def test_release_loses_its_name_before_its_files(lab: Lab, site: Site) -> None:
+    """So that one with its name is whole, whenever the removing is cut off."""
+    host = lab.hosts[0]
+    declare(site, lab, host, keep_releases=2)
+    for version in ("1", "2"):
+        site.release(version)
+        site.deploy()
+    oldest = host.srv / "services/web/releases" / backup(host)
+    held = f"{BASE}/web/releases/{oldest.name}/held"  # what can't be removed
+    host.check(f"mkdir {held} && mount -t tmpfs tmpfs {held} && touch -d '1 hour ago' {held}/..")
+    site.release("3")
+    result = site.deploy()
+    assert (str(result), answer(host)) == ("deployed", "3")
+    assert not steps(result)["prune"].ok
+    assert not oldest.exists()
+    host.check(f"umount {BASE}/web/releases/.partial-*/held")
+    site.release("4")
+    site.deploy()
+    assert not list(oldest.parent.glob(".partial-*"))

@@ -46,6 +46,14 @@ hooked(Options) :-
                            post_rollback ]),
            declare_lifecycle_hook(api, Event, custom(Event))).
 
+% On what the release is built that is staged where this was observed beside the running one.
+
+staged_on(Seen, Base) :-
+    planning_facts(running(old), [], facts(S, H, C, Observed0, Release)),
+    append(Seen, Observed0, Observed),
+    deploy_plan(deploy_with_rollback, facts(S, H, C, Observed, Release), Plan),
+    memberchk(step(stage, _, stage(_, release(_, _, _, _, Base), _), _), Plan).
+
 :- begin_tests(plan_order, [cleanup(undeclare_api)]).
 
 test(of_a_plain_first_deployment, Ids == [stage, switch, start, confirm, commit, prune, record]) :-
@@ -108,6 +116,20 @@ test(a_release_that_was_never_active_is_shipped_again, Id == stage) :-
 test(the_rollback_point_is_shipped_again_when_forced, Id == stage) :-
     declare_api([]),
     planned(deploy_with_rollback, running(old, new), [force(true)], [step(Id, _, _, _)|_]).
+test(without_an_observed_manifest_everything_is_shipped, Base == none) :-
+    declare_api([]),
+    staged_on([], Base).
+test(what_is_unchanged_is_copied_from_the_release_whose_manifest_was_observed, Base == base(r1, d1, copy, t1)) :-
+    declare_api([]),
+    staged_on([manifest(r1, d1, t1)], Base).
+test(what_is_unchanged_is_linked_where_that_is_declared, Base == base(r1, d1, link, t1)) :-
+    declare_api([]),
+    declare_deploy_method(api, ssh, [link_unchanged(true)]),
+    staged_on([manifest(r1, d1, t1)], Base).
+test(a_preparation_may_write_and_gets_copies, Base == base(r1, d1, copy, t1)) :-
+    declare_api([prepare_command(make)]),
+    declare_deploy_method(api, ssh, [link_unchanged(true)]),
+    staged_on([manifest(r1, d1, t1)], Base).
 test(of_a_rollback,
      Ids == [ pre_rollback_1, pre_shutdown_1, drain, stop, post_shutdown_1, switch, keep, start, health, confirm, commit,
               post_rollback_1, record ]) :-

@@ -142,7 +142,7 @@ test(a_declared_start_command_is_the_shells, Printed == "[sh][-c][exec run --por
 test(the_port_is_written_into_the_release, Text == "9\n") :-
     declare_api([port(9)]),
     release(api, 'a.example', [], s, release(_, _, Files)),
-    memberchk(file('.unifyweaver/port', 0o644, Text), Files).
+    memberchk(file('.unifyweaver/port', 0o600, Text), Files).
 
 :- end_tests(releases_start).
 

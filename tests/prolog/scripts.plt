@@ -149,6 +149,16 @@ test(the_script_goes_on_after_a_step_that_may_fail,
 
 :- end_tests(scripts_on_a_shell).
 
+empty_manifest(Release) :-
+    atomic_list_concat(['releases/', Release, '/.unifyweaver/manifest'], Below),
+    target_path(Below, Path),
+    open(Path, write, Out),
+    close(Out).
+
+manifests(Outcomes, Notes) :-
+    memberchk(outcome(o, ok, All), Outcomes),
+    findall(manifest(R, D), member(manifest(R, D, -), All), Notes).
+
 :- begin_tests(scripts_target_directory, [condition(linux)]).
 
 test(what_was_linked_and_committed_is_observed,
@@ -159,6 +169,18 @@ test(what_was_linked_and_committed_is_observed,
               Outcomes),
     memberchk(outcome(o, ok, Notes0), Outcomes),
     msort(Notes0, Notes).
+test(the_manifest_of_the_active_release_is_observed,
+     [ setup(target_with([r1, r2])), cleanup(no_target),
+       Notes == [manifest(r2, e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855)] ]) :-
+    forall(member(R, [r1, r2]), empty_manifest(R)),
+    on_target([ do(k, must, link(backup, r1)), do(s, must, link(current, r2)), do(o, must, survey) ], Outcomes),
+    manifests(Outcomes, Notes).
+test(without_an_active_release_it_is_that_of_the_rollback_point,
+     [ setup(target_with([r1, r2])), cleanup(no_target), Releases == [r1] ]) :-
+    forall(member(R, [r1, r2]), empty_manifest(R)),
+    on_target([ do(k, must, link(backup, r1)), do(o, must, survey) ], Outcomes),
+    manifests(Outcomes, Notes),
+    findall(R, member(manifest(R, _), Notes), Releases).
 test(a_link_can_be_taken_away,
      [setup(target_with([r1])), cleanup(no_target), Notes == [release(r1)]]) :-
     on_target([ do(s, must, link(current, r1)), do(u, must, link(current, none)), do(o, must, observe) ], Outcomes),
@@ -181,14 +203,14 @@ test(committing_an_earlier_release_takes_the_later_off,
               Outcomes),
     memberchk(outcome(o, ok, Notes), Outcomes).
 test(pruning_keeps_the_newest_the_active_and_the_rollback_point,
-     [setup(target_with([r1])), cleanup(no_target), Left == [r1, r2, r5]]) :-
-    forall(member(R, [r2, r3, r4, r5]),
+     [setup(target_with([a1])), cleanup(no_target), Left == [a1, a2, a5]]) :-
+    forall(member(R, [a2, a3, a4, a5]),
            ( atomic_list_concat(['releases/', R, '/.unifyweaver'], Below), target_path(Below, Path),
              make_directory_path(Path) )),
-    forall(member(R-Age, [r1-500, r2-400, r3-300, r4-200, r5-100]),
+    forall(member(R-Age, [a1-500, a2-400, a3-300, a4-200, a5-100]),
            ( atomic_list_concat(['releases/', R], Below), target_path(Below, Path),
              get_time(Now), Time is Now - Age, set_time_file(Path, _, [modified(Time)]) )),
-    on_target([ do(s, must, link(current, r2)), do(k, must, link(backup, r1)), do(p, must, prune(1)),
+    on_target([ do(s, must, link(current, a2)), do(k, must, link(backup, a1)), do(p, must, prune(1)),
                 do(o, must, observe) ],
               Outcomes),
     memberchk(outcome(o, ok, Notes), Outcomes),
@@ -228,7 +250,7 @@ test(a_failing_preparation_tells_its_exit_code,
 
 test(every_remote_action_has_a_time_limit, Bad == []) :-
     findall(Action,
-            ( member(Action, [ observe, stage(i, none, 9), verify(i, 9), discard(i), share(i, []), prepare(i, c, 9),
+            ( member(Action, [ observe, survey, stage(i, none, 9), verify(i, 9), discard(i), share(i, []), prepare(i, c, 9),
                                command(c, 9), signal('TERM'), drain(9), stop(9), link(current, i), link(backup, i),
                                start(i, 9), confirm(i), commit(i), prune(5), log_tail,
                                hook(pre_deploy, custom(c), command(c, 9)) ]),

@@ -1,8 +1,8 @@
 """The service that the tests deploy.  BEHAVIOUR beside it, words separated by spaces, says how it behaves:
 
 healthy, broken (/health answers 500), redirect (/health answers 302), crash (ends at once with 3), deaf (never
-listens), forks (a child process owns the port), stubborn (ignores TERM), noisy (writes 1 MB on standard error first),
-slow (listens after one second), fragile (healthy for two answers, then broken).
+listens), mute (/health never answers), forks (a child process owns the port), stubborn (ignores TERM), noisy
+(writes 1 MB on standard error first), slow (listens after one second), fragile (healthy for two answers, then broken).
 """
 
 import argparse
@@ -45,7 +45,9 @@ class Handler(BaseHTTPRequestHandler):
     def health(self) -> None:
         global answered
         answered += 1
-        if "redirect" in BEHAVIOUR:
+        if "mute" in BEHAVIOUR:
+            time.sleep(600)
+        elif "redirect" in BEHAVIOUR:
             self.say(302, "", Location="/login")
         elif "broken" in BEHAVIOUR or ("fragile" in BEHAVIOUR and answered > 2):
             print("health: broken as told", file=sys.stderr, flush=True)

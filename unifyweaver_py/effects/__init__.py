@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from unifyweaver_py._terms import Term
 from unifyweaver_py.effects import clock
-from unifyweaver_py.effects.archive import Extra, tar_stream
+from unifyweaver_py.effects.archive import Base, Extra, shipment, tar_stream, touched_paths
 from unifyweaver_py.effects.base import (
     EffectError,
     Effects,
@@ -30,6 +30,7 @@ from unifyweaver_py.effects.base import (
 )
 from unifyweaver_py.effects.files import Scanner
 from unifyweaver_py.effects.ledger import Ledger
+from unifyweaver_py.effects.manifests import ManifestCache
 from unifyweaver_py.effects.patterns import Pattern, SourcesError
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
 PREDICATES = {"shell": 6, "probe": 4, "scan": 5, "sleep": 3, "emit": 3, "ledger": 3}
 MODULE = "deployment_effects"
 METHODS = ("ssh", "local")
+REUSE = ("copy", "link")
 
 
 class Registry(Protocol):
@@ -61,6 +63,7 @@ class LiveEffects:
 
     def __init__(self, ledger_path: str | os.PathLike[str] | None = None) -> None:
         self._scanner = Scanner()
+        self._manifests = ManifestCache()
         self._ledger = Ledger(ledger_path)
 
     def shell(
@@ -91,9 +94,10 @@ class LiveEffects:
         match payload:
             case "none":
                 return ()
-            case Term("release", (str(folder), list(patterns), str(expected), list(extras))):
+            case Term("release", (str(folder), list(patterns), str(expected), list(extras), base)):
                 scan = self._scanner.recall(folder, _patterns(patterns), expected)
-                return tar_stream(scan, [_extra(extra) for extra in extras])
+                files = [_extra(extra) for extra in extras]
+                return tar_stream(shipment(scan, files, _base(base), self._manifests))
         raise TypeError(f"not a payload: {payload}")
 
     def probe(self, run: Term, target: Term, request: Term) -> Term:
@@ -135,8 +139,15 @@ class LiveEffects:
         return "done"
 
     def ledger(self, run: Term, request: Term) -> str | Term:  # noqa: ARG002 - any run may
-        """Read or write the ledger."""
-        return self._ledger.answer(request)
+        """Read or write the ledger; what can't be written is answered, what can't be read raised."""
+        import sqlite3
+
+        try:
+            return self._ledger.answer(request)
+        except (sqlite3.Error, OSError) as error:
+            if request.name != "put":
+                raise
+            return failed(Term("ledger_failed", (str(self._ledger.path), str(error))))
 
     def set_ledger(self, path: str | os.PathLike[str] | None) -> None:
         """Use another ledger file; None for the default one."""
@@ -169,6 +180,15 @@ def _extra(term: Any) -> Extra:
         case Term("file", (str(path), int(mode), str(text))):
             return Extra(path, mode, text.encode("utf-8", "surrogateescape"))
     raise TypeError(f"not a file of a release: {term}")
+
+
+def _base(term: Any) -> Base | None:
+    match term:
+        case "none":
+            return None
+        case Term("base", (str(release), str(manifest), str(reuse), touched)) if reuse in REUSE:
+            return Base(release, manifest, reuse, touched_paths(str(touched)))
+    raise TypeError(f"not a release to build on: {term}")
 
 
 def _dial_through(session: Session, target: Term) -> Any:

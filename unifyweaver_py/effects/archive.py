@@ -1,6 +1,7 @@
 """A release as a tar stream, with the manifest by which the target verifies it.
 
-The stream is written from a scan: a file edited afterwards no longer fits the manifest, and the
+Of a release that shares files with one on the target, only the others travel, and of its manifest
+the difference. The stream is written from a scan: a file edited afterwards no longer fits the manifest, and the
 target refuses it.
 """
 
@@ -14,7 +15,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from unifyweaver_py.effects.files import CHUNK, Entry, Scan
+from unifyweaver_py.effects.digests import CHUNK
+from unifyweaver_py.effects.files import MODES, Entry, Scan
+from unifyweaver_py.effects.manifests import (
+    Difference,
+    ManifestCache,
+    difference,
+    entry_line,
+    file_line,
+    joined,
+)
 from unifyweaver_py.effects.patterns import RESERVED
 
 
@@ -27,54 +37,105 @@ class Extra:
     content: bytes
 
 
-def _escaped(path: bytes, *also: tuple[bytes, bytes]) -> bytes:
-    for plain, written in ((b"\\", b"\\\\"), (b"\n", b"\\n"), (b"\r", b"\\r"), *also):
-        path = path.replace(plain, written)
-    return path
-
-
-def manifest_line(path: bytes, digest: bytes) -> bytes:
-    """One line that `sha256sum -c` reads: a name with a backslash or a line end is escaped and
-    marked.
+@dataclass(frozen=True)
+class Base:
+    """A release on the target, and the SHA-256 (hex) of its manifest; `reuse` is `copy`, or `link`
+    for hard links. What is `touched` there is no longer what the manifest says.
     """
-    name = b"./-" if path == b"-" else path
-    written = _escaped(name)
-    mark = b"\\" if written != name else b""
-    return mark + digest.hex().encode() + b"  " + written + b"\n"
+
+    release: str
+    manifest: str
+    reuse: str = "copy"
+    touched: frozenset[bytes] = frozenset()
 
 
-def links_line(entry: Entry) -> bytes:
-    """One line `link TAB target`; a backslash, line end or tab in them is escaped."""
-    tab = (b"\t", b"\\t")
-    return _escaped(entry.path, tab) + b"\t" + _escaped(entry.target, tab) + b"\n"
+def touched_paths(told: str) -> frozenset[bytes]:
+    """The paths that a target tells in hexadecimal: kind, path (and `//` and target), NUL each; or
+    `-` for none.
+    """
+    if told == "-":
+        return frozenset()
+    keys = bytes.fromhex(told).split(b"\0")[:-1]
+    return frozenset(key[1:].split(b"//", 1)[0] for key in keys)
 
 
-def manifest(scan: Scan, extras: Sequence[Extra]) -> bytes:
-    """The manifest of a release: every regular file and every extra, in `sha256sum -c` format."""
-    files = [manifest_line(e.path, e.digest) for e in scan.entries if e.kind != "l"]
-    added = [
-        manifest_line(os.fsencode(extra.path), hashlib.sha256(extra.content).digest())
+@dataclass(frozen=True)
+class Shipment:
+    """What travels: all of a release, or what `difference` says that it does not share with `base`."""
+
+    scan: Scan
+    extras: tuple[Extra, ...]
+    manifest: bytes
+    base: Base | None = None
+    difference: Difference | None = None
+
+    def sent(self) -> list[Entry]:
+        """The scanned files that travel."""
+        if self.difference is None:
+            return list(self.scan.entries)
+        kept = self.difference.kept
+        return [entry for index, entry in enumerate(self.scan.entries) if index not in kept]
+
+    def control(self) -> Extra:
+        """The manifest, or how the target makes it from that of the base.
+
+        The first line is then `RELEASE SHA256 copy|link SHA256 FILES BYTES`: the base and its
+        manifest, and the new manifest, number of files and their size altogether.
+        """
+        if self.base is None or self.difference is None:
+            return Extra(f"{RESERVED}/manifest", 0o644, self.manifest)
+        files = [entry for entry in self.scan.entries if entry.kind != "l"]
+        digest = hashlib.sha256(self.manifest).hexdigest()
+        first = (
+            f"{self.base.release} {self.base.manifest} {self.base.reuse} "
+            f"{digest} {len(files)} {self.scan.size}\n"
+        )
+        content = first.encode() + self.difference.script
+        return Extra(f"{RESERVED}/difference", 0o644, content)
+
+
+def shipment(
+    scan: Scan,
+    extras: Sequence[Extra] = (),
+    base: Base | None = None,
+    cache: ManifestCache | None = None,
+) -> Shipment:
+    """What has to travel to a target that has `base`, whose manifest is looked up in `cache`.
+
+    That of the new release is kept there. Everything travels when the base's is not known.
+    """
+    lines = [entry_line(entry) for entry in scan.entries]
+    touched = base.touched if base is not None else frozenset()
+    reusable = {at for at, entry in enumerate(scan.entries) if entry.path not in touched}
+    lines += [
+        file_line(os.fsencode(extra.path), hashlib.sha256(extra.content).digest())
         for extra in extras
     ]
-    return b"".join(files + added)
+    text = joined(lines)
+    whole = Shipment(scan, tuple(extras), text)
+    if cache is None:
+        return whole
+    known = cache.get(base.manifest) if base is not None else None
+    cache.put(text)
+    if known is None:
+        return whole
+    found = difference(known.split(b"\n")[:-1], lines, reusable)
+    return Shipment(scan, tuple(extras), text, base, found) if found.kept else whole
 
 
-def tar_stream(scan: Scan, extras: Sequence[Extra] = ()) -> Iterator[bytes]:
-    """The release as an uncompressed tar stream (GNU format), in blocks of bounded size.
+def tar_stream(shipped: Shipment) -> Iterator[bytes]:
+    """The shipment as an uncompressed tar stream (GNU format), in blocks of bounded size.
 
-    The scanned files come first, read again; then the extras, `.unifyweaver/manifest` and
-    `.unifyweaver/links`. A file that has become shorter, longer or unreadable since the scan keeps
-    the scanned size in the stream: its content then differs from the manifest.
+    The scanned files come first, read again; then the extras and the manifest (or the difference).
+    A file that has become shorter, longer or unreadable since the scan keeps the scanned size in
+    the stream: its content then differs from the manifest.
     """
-    links = b"".join(links_line(entry) for entry in scan.entries if entry.kind == "l")
-    for entry in scan.entries:
+    for entry in shipped.sent():
         yield _header(entry)
         if entry.kind != "l":
-            yield from _content(os.path.join(scan.root, entry.path), entry.size)
+            yield from _content(os.path.join(shipped.scan.root, entry.path), entry.size)
             yield _padding(entry.size)
-    listed = Extra(f"{RESERVED}/manifest", 0o644, manifest(scan, extras))
-    linked = Extra(f"{RESERVED}/links", 0o644, links)
-    for extra in (*extras, listed, linked):
+    for extra in (*shipped.extras, shipped.control()):
         yield _text_header(extra) + extra.content + _padding(len(extra.content))
     yield bytes(2 * tarfile.BLOCKSIZE)
 
@@ -96,10 +157,11 @@ def in_blocks(chunks: Iterable[bytes], size: int) -> Iterator[bytes]:
 def _header(entry: Entry) -> bytes:
     info = tarfile.TarInfo(os.fsdecode(entry.path))
     info.mtime = int(entry.mtime)
+    info.mode = MODES[entry.kind]
     if entry.kind == "l":
-        info.type, info.linkname, info.mode = tarfile.SYMTYPE, os.fsdecode(entry.target), 0o777
+        info.type, info.linkname = tarfile.SYMTYPE, os.fsdecode(entry.target)
     else:
-        info.size, info.mode = entry.size, entry.shipped_mode
+        info.size = entry.size
     return info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
 
 

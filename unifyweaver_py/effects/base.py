@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeVar
 from unifyweaver_py._terms import Term
 
 POLL = 0.1
+LEAVING_SECONDS = 0.5
 
 Reason = str | Term
 Result = TypeVar("Result")
@@ -147,16 +148,37 @@ class Run:
         connection.close()
         raise StoppedError
 
+    def leave(self) -> None:
+        """End what is under way, the undoing too, and wait for nothing: the effects have a moment
+        to end what they began, and the connections are closed by a thread of its own.
+        """
+        self.cancel.set()
+        self.abandon.set()
+        connections = self._forget()
+
+        def close() -> None:
+            time.sleep(LEAVING_SECONDS)
+            _close(connections)
+
+        threading.Thread(target=close, name="unifyweaver-leave", daemon=True).start()
+
     def close(self) -> None:
         """Close the connections and forget the run."""
+        _close(self._forget())
+
+    def _forget(self) -> list[Closable]:
         with self._lock:
             self._closed = True
             connections = list(self._connections.values())
             self._connections.clear()
-        for connection in connections:
-            connection.close()
         with _runs_lock:
             _runs.pop(self.id, None)
+        return connections
+
+
+def _close(connections: list[Closable]) -> None:
+    for connection in connections:
+        connection.close()
 
 
 def _acquire(lock: threading.Lock, stop: threading.Event, deadline: float) -> None:

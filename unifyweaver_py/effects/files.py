@@ -11,23 +11,49 @@ import os
 import stat
 import threading
 import time
+from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
-from unifyweaver_py.effects.patterns import Pattern, SourcesError, Walk, components, printable, why
+from unifyweaver_py.effects.digests import DigestCache, Found, State, settled, state_of
+from unifyweaver_py.effects.patterns import (
+    Entered,
+    Pattern,
+    SourcesError,
+    Walk,
+    components,
+    printable,
+    why,
+)
 
-CHUNK = 1 << 18
-RACY_NS = 2_000_000_000
 REMEMBERED_SCANS = 64
-CACHED_DIGESTS = 200_000
+REMEMBERED_ENTRIES = 500_000
 
-Stat = tuple[int, int, int, int, int]
+
+def _known_state(status: os.stat_result, now: int) -> State | None:
+    return state_of(status) if settled(status, now) else None
+
+
+MODES = {"f": 0o644, "x": 0o755, "p": 0o600, "q": 0o700, "l": 0o777}
+"""The mode in which a file of each kind is shipped."""
+
+PUBLIC = {"f": b"f", "x": b"x", "p": b"f", "q": b"x", "l": b"l"}
+"""The kind that counts in a release's hash."""
+
+
+def file_kind(mode: int) -> str:
+    """The kind of a regular file with that mode."""
+    executable, private = bool(mode & 0o111), not mode & 0o004
+    return "fxpq"[executable + 2 * private]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One shipped file: `kind` is `f` (file), `x` (executable file) or `l` (symbolic link)."""
+    """One shipped file: `kind` is `f` (file), `x` (executable file), `p` or `q` (likewise, but
+    private: others may not read it) or `l` (symbolic link).
+    """
 
     path: bytes
     kind: str
@@ -35,12 +61,6 @@ class Entry:
     mtime: float
     digest: bytes
     target: bytes = b""
-    mode: int = 0o777
-
-    @property
-    def shipped_mode(self) -> int:
-        """As umask 022 would have it; what others may not do at the source, they may not there."""
-        return (0o755 if self.kind == "x" else 0o644) & (self.mode | 0o700)
 
 
 @dataclass(frozen=True)
@@ -55,72 +75,42 @@ class Scan:
     size: int
 
 
-class DigestCache:
-    """SHA-256 of file contents, kept in memory as long as size, times and inode stay the same.
-
-    A file changed within two seconds before it was hashed could change again without a new time
-    stamp: it is hashed again the next time.
-    """
-
-    def __init__(self) -> None:
-        self._digests: OrderedDict[bytes, tuple[Stat, bytes]] = OrderedDict()
-        self._lock = threading.Lock()
-        self.hashed = 0
-
-    def digest(self, path: bytes) -> tuple[bytes, os.stat_result]:
-        """The content's SHA-256 and the `fstat` of the file it was read from."""
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with open(descriptor, "rb", buffering=0) as file:
-            before = os.fstat(descriptor)
-            key = _identity(before)
-            with self._lock:
-                known = self._digests.get(path)
-            if known is not None and known[0] == key:
-                return known[1], before
-            return self._hash(path, file.fileno())
-
-    def _hash(self, path: bytes, descriptor: int) -> tuple[bytes, os.stat_result]:
-        now = time.time_ns()
-        digest = hashlib.sha256()
-        while block := os.read(descriptor, CHUNK):
-            digest.update(block)
-        status = os.fstat(descriptor)
-        with self._lock:
-            self.hashed += 1
-            if max(status.st_mtime_ns, status.st_ctime_ns) + RACY_NS < now:
-                self._digests[path] = (_identity(status), digest.digest())
-                while len(self._digests) > CACHED_DIGESTS:
-                    self._digests.popitem(last=False)
-        return digest.digest(), status
-
-
-def _identity(status: os.stat_result) -> Stat:
-    return (
-        status.st_size,
-        status.st_mtime_ns,
-        status.st_ctime_ns,
-        status.st_ino,
-        status.st_dev,
-    )
-
-
 _digests = DigestCache()
 
 
-def _entry(root: bytes, real_root: bytes, path: bytes, status: os.stat_result) -> Entry:
-    full = os.path.join(root, path)
-    if stat.S_ISLNK(status.st_mode):
-        target = os.readlink(full)
-        _check_link(root, real_root, path, target)
-        return Entry(path, "l", 0, status.st_mtime, b"", target)
-    if not stat.S_ISREG(status.st_mode):
-        raise SourcesError("unsupported_file", printable(path))
+Read = tuple[Entry, os.stat_result]
+
+
+def _read(root: bytes, found: Sequence[Found]) -> Iterator[Read]:
+    """The entries of files given by path and `lstat`, each with the status it was made from.
+
+    Raises `SourcesError` at the first that cannot be shipped.
+    """
+    real_root = os.path.realpath(root)
+    regular = ((root + b"/" + p, status) for p, status in found if stat.S_ISREG(status.st_mode))
+    digests = _digests.digests(regular)
+    for path, status in found:
+        if stat.S_ISLNK(status.st_mode):
+            yield _link(root, real_root, path, status), status
+            continue
+        answer = digests.get(root + b"/" + path)
+        if answer is None:
+            raise SourcesError("unsupported_file", printable(path))
+        if isinstance(answer, OSError):
+            raise SourcesError("unreadable", printable(path), why(answer)) from answer
+        digest, read = answer
+        if not stat.S_ISREG(read.st_mode):
+            raise SourcesError("unsupported_file", printable(path))
+        yield Entry(path, file_kind(read.st_mode), read.st_size, read.st_mtime, digest), read
+
+
+def _link(root: bytes, real_root: bytes, path: bytes, status: os.stat_result) -> Entry:
     try:
-        digest, read = _digests.digest(full)
+        target = os.readlink(os.path.join(root, path))
     except OSError as error:
         raise SourcesError("unreadable", printable(path), why(error)) from error
-    kind = "x" if read.st_mode & 0o111 else "f"
-    return Entry(path, kind, read.st_size, read.st_mtime, digest, mode=stat.S_IMODE(read.st_mode))
+    _check_link(root, real_root, path, target)
+    return Entry(path, "l", 0, status.st_mtime, b"", target)
 
 
 def _check_link(root: bytes, real_root: bytes, path: bytes, target: bytes) -> None:
@@ -138,16 +128,71 @@ def _sized(value: bytes) -> bytes:
 
 def release_hash(entries: Iterable[Entry]) -> str:
     """SHA-256, hex, over kind, path and content (or link target) of each entry, each with its
-    length.
+    length. Whether a file is private does not count: that is a matter of the umask.
     """
     total = hashlib.sha256()
     for entry in entries:
-        total.update(entry.kind.encode() + _sized(entry.path))
+        total.update(PUBLIC[entry.kind] + _sized(entry.path))
         if entry.kind == "l":
             total.update(_sized(entry.target))
         else:
             total.update(entry.size.to_bytes(8, "big") + entry.digest)
     return total.hexdigest()
+
+
+class _Tree:
+    """A scan, and the state of everything it depends on.
+
+    What had just changed when it was made, at `now` (ns), could change again without a new time
+    stamp: its state counts as unknown.
+    """
+
+    def __init__(
+        self, scan: Scan, entered: Sequence[Entered], states: Sequence[State | None], now: int
+    ) -> None:
+        self.scan = scan
+        self._entered = entered
+        self._made = now
+        self._folders = [folder.path for folder in entered]
+        self._folder_states = [_known_state(folder.status, now) for folder in entered]
+        self._listings = [folder.names for folder in entered]
+        self._paths = [scan.root + b"/" + entry.path for entry in scan.entries]
+        self._states = states
+        self._links = [entry for entry in scan.entries if entry.kind == "l"]
+
+    def refreshed(self) -> _Tree | None:
+        """The tree as it is now: this one where nothing changed, another where files did.
+
+        None where more than that changed, or something is wrong: only a scan can tell.
+        """
+        now = time.time_ns()
+        try:
+            if (
+                list(map(state_of, map(os.stat, self._folders))) != self._folder_states
+                or list(map(os.listdir, self._folders)) != self._listings
+            ):
+                return None
+            states = list(map(state_of, map(os.lstat, self._paths)))
+            self._check_links()
+            return self if states == self._states else self._changed(states, now)
+        except (OSError, SourcesError):
+            return None
+
+    def _check_links(self) -> None:
+        root = self.scan.root
+        real_root = os.path.realpath(root)
+        for link in self._links:
+            _check_link(root, real_root, link.path, link.target)
+
+    def _changed(self, found: Sequence[State], now: int) -> _Tree:
+        states: list[State | None] = list(found)
+        entries = list(self.scan.entries)
+        changed = [at for at, state in enumerate(self._states) if state != found[at]]
+        files = [(entries[at].path, os.lstat(self._paths[at])) for at in changed]
+        for at, (entry, status) in zip(changed, _read(self.scan.root, files), strict=True):
+            entries[at] = entry
+            states[at] = _known_state(status, now)
+        return _Tree(_scan(self.scan.root, entries), self._entered, states, self._made)
 
 
 class _Turn:
@@ -159,6 +204,7 @@ class _Turn:
         self.lock = threading.Lock()
         self.begun = 0
         self.ended: tuple[int, Scan | SourcesError] | None = None
+        self.tree: _Tree | None = None
 
 
 class Scanner:
@@ -178,9 +224,10 @@ class Scanner:
         unsupported_file(Path).
         """
         scan = self._shared(folder, tuple(patterns))
-        paths = {entry.path for entry in scan.entries}
         for need in needs:
-            if os.fsencode("/".join(components(Pattern(need)))) not in paths:
+            path = os.fsencode("/".join(components(Pattern(need))))
+            at = bisect_left(scan.entries, path, key=attrgetter("path"))
+            if at == len(scan.entries) or scan.entries[at].path != path:
                 raise SourcesError("not_among_sources", need)
         return scan
 
@@ -217,26 +264,51 @@ class Scanner:
             turn.begun += 1
             number = turn.begun
         try:
-            scan = scan_sources(folder, patterns)
+            scan = self._scan(turn, folder, patterns)
         except SourcesError as error:
+            turn.tree = None
             return number, error
         with self._lock:
             self._known[(folder, patterns, scan.hash)] = scan
             self._known.move_to_end((folder, patterns, scan.hash))
-            while len(self._known) > REMEMBERED_SCANS:
-                self._known.popitem(last=False)
+            self._forget_old()
         return number, scan
+
+    def _scan(self, turn: _Turn, folder: str, patterns: tuple[Pattern, ...]) -> Scan:
+        tree = turn.tree.refreshed() if turn.tree is not None else None
+        turn.tree = tree or scan_tree(folder, patterns)
+        return turn.tree.scan
+
+    def _forget_old(self) -> None:
+        entries = sum(len(scan.entries) for scan in self._known.values())
+        while len(self._known) > 1 and (
+            len(self._known) > REMEMBERED_SCANS or entries > REMEMBERED_ENTRIES
+        ):
+            entries -= len(self._known.popitem(last=False)[1].entries)
 
 
 def scan_sources(folder: str, patterns: Sequence[Pattern]) -> Scan:
     """One scan of the folder, now; `Scanner.scan` says what it raises."""
+    return scan_tree(folder, patterns).scan
+
+
+def scan_tree(folder: str, patterns: Sequence[Pattern]) -> _Tree:
+    """One scan of the folder, now, with the state it depends on."""
+    now = time.time_ns()
     root = os.fsencode(folder)
     if not os.path.isdir(root):
         raise SourcesError("source_dir_not_found", folder)
-    real_root = os.path.realpath(root)
-    found = Walk(root, patterns).files()
+    walk = Walk(root, patterns)
+    found = sorted(walk.files().items())
     if not found:
         raise SourcesError("no_sources")
-    entries = tuple(_entry(root, real_root, path, found[path]) for path in sorted(found))
-    size = sum(entry.size for entry in entries)
-    return Scan(root, entries, release_hash(entries), size)
+    _digests.recall(root)
+    entries, statuses = zip(*_read(root, found), strict=True)
+    _digests.keep(root)
+    states = [_known_state(status, now) for status in statuses]
+    return _Tree(_scan(root, entries), walk.entered, states, now)
+
+
+def _scan(root: bytes, entries: Iterable[Entry]) -> Scan:
+    files = tuple(entries)
+    return Scan(root, files, release_hash(files), sum(entry.size for entry in files))

@@ -1,15 +1,19 @@
 """The ledger: what was last seen on each host, in SQLite. Nothing that decides is read from here.
 
-One row a service, host, folder and key. Several processes may use the file at once.
+One row a service, host, folder and key. Several processes may use the file at once. A file that is
+no ledger, or damaged, is set aside under another name, with a warning, and a new one is begun.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from unifyweaver_py._terms import Term
 
@@ -24,6 +28,12 @@ CREATE TABLE IF NOT EXISTS observed (
 ) WITHOUT ROWID;
 """
 BUSY_SECONDS = 30
+DAMAGE = ("not a database", "malformed")
+"""What SQLite says of a file that is damaged, or is none of its own."""
+
+Found = TypeVar("Found")
+
+_LOG = logging.getLogger("unifyweaver_py.ledger")
 
 
 def default_path() -> Path:
@@ -86,20 +96,60 @@ class Ledger:
                 self._open.close()
                 self._open = None
 
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._path or default_path()
+
     def _change(self, statement: str, values: Sequence[object]) -> str:
-        with self._lock, self._connection() as connection:
-            connection.execute(statement, values)
+        def change(connection: sqlite3.Connection) -> None:
+            with connection:
+                connection.execute(statement, values)
+
+        self._do(change)
         return "done"
 
     def _rows(self, statement: str, values: Sequence[object]) -> Term:
-        with self._lock:
-            rows = self._connection().execute(statement, values).fetchall()
+        rows = self._do(lambda connection: connection.execute(statement, values).fetchall())
         return Term("rows", ([Term("row", tuple(row)) for row in rows],))
+
+    def _do(self, work: Callable[[sqlite3.Connection], Found]) -> Found:
+        """Work on the open file; when it turns out to be damaged, on a new one."""
+        import sqlite3
+
+        with self._lock:
+            try:
+                return work(self._connection())
+            except sqlite3.DatabaseError as error:
+                if not any(words in str(error) for words in DAMAGE):
+                    raise
+                self._set_aside(error)
+            return work(self._connection())
 
     def _connection(self) -> sqlite3.Connection:
         if self._open is None:
-            self._open = _open(self._path or default_path())
+            self._open = _open(self.path)
         return self._open
+
+    def _set_aside(self, error: Exception) -> None:
+        if self._open is not None:
+            self._open.close()
+            self._open = None
+        path = self.path
+        aside = path.with_name(
+            f"{path.name}.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+        )
+        with suppress(FileNotFoundError):  # another process was quicker
+            path.replace(aside)
+        for companion in ("-wal", "-shm"):
+            path.with_name(path.name + companion).unlink(missing_ok=True)
+        _LOG.warning(
+            "The ledger %s is damaged (%s) and was set aside as %s. Nothing that decides was in it: "
+            "what is deployed is asked of the hosts.",
+            path,
+            error,
+            aside,
+        )
 
 
 def _open(path: Path) -> sqlite3.Connection:

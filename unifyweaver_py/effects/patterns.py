@@ -113,6 +113,15 @@ class _Following:
     whole: bool = False
 
 
+@dataclass(frozen=True)
+class Entered:
+    """A folder whose names were read: its status before that, and the names in the order given."""
+
+    path: bytes
+    status: os.stat_result
+    names: list[bytes]
+
+
 class Walk:
     """Finds the files that the patterns name; only enters folders that a pattern can lead into."""
 
@@ -121,6 +130,7 @@ class Walk:
         self.included = [_Glob(pattern) for pattern in patterns if not pattern.exclude]
         self.excluded = [_Glob(pattern) for pattern in patterns if pattern.exclude]
         self.found: dict[bytes, os.stat_result] = {}
+        self.entered: list[Entered] = []
         self.used = [False] * len(self.included)
 
     def files(self) -> dict[bytes, os.stat_result]:
@@ -138,7 +148,7 @@ class Walk:
     def _enter(
         self, folder: bytes, following: list[_Following], excluded: list[frozenset[int]]
     ) -> None:
-        for item in _listing(self.root, folder):
+        for item in self._listing(folder):
             name = os.fsdecode(item.name)
             ahead = self._advance(following, name)
             if not ahead:
@@ -148,6 +158,17 @@ class Walk:
                 glob.enter(state, name) for glob, state in zip(self.excluded, excluded, strict=True)
             ]
             self._visit(path, item, ahead, taken)
+
+    def _listing(self, folder: bytes) -> list[os.DirEntry[bytes]]:
+        path = self.root + b"/" + folder if folder else self.root
+        try:
+            status = os.stat(path)
+            with os.scandir(path) as items:
+                listed = list(items)
+        except OSError as error:
+            raise SourcesError("unreadable", printable(folder or self.root), why(error)) from error
+        self.entered.append(Entered(path, status, [item.name for item in listed]))
+        return listed
 
     def _advance(self, following: list[_Following], name: str) -> list[_Following]:
         ahead = []
@@ -190,14 +211,6 @@ class Walk:
         return [
             one for one in ahead if one.whole or self.included[one.index].matches_file(one.state)
         ]
-
-
-def _listing(root: bytes, folder: bytes) -> list[os.DirEntry[bytes]]:
-    try:
-        with os.scandir(os.path.join(root, folder)) as items:
-            return list(items)
-    except OSError as error:
-        raise SourcesError("unreadable", printable(folder or root), why(error)) from error
 
 
 def _lstat(root: bytes, path: bytes) -> os.stat_result:

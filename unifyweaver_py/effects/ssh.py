@@ -56,6 +56,8 @@ def run_script(
     """
     deadline = time.monotonic() + seconds
     try:
+        if stop.is_set():
+            raise StoppedError
         connection = connect(run, host, options, stop)
     except EffectError as error:
         return failed(error.reason)

@@ -1,0 +1,190 @@
+:- module(deployment_narration,
+          [ step_text/2,                % +Step, -Text
+            result_text/2,              % +Result, -Text
+            advice/2                    % +Result, -Text
+          ]).
+
+/** <module> Plans and results in words, for who watches a deployment
+
+What a step does, what a result means and what to do about it, one line each.
+*/
+
+:- autoload(library(lists), [last/2]).
+
+%!  step_text(+Step, -Text:string) is det.
+%
+%   Text is what `step(Id, Host, Action, Undo)` does.
+
+step_text(step(_, _, Action, _), Text) :-
+    said(action(Action), Text).
+
+said(Body, Text) :-
+    phrase(Body, Parts),
+    with_output_to(string(Text), format_parts(Parts)).
+
+format_parts([]).
+format_parts([Format-Arguments|Parts]) :-
+    format(Format, Arguments),
+    format_parts(Parts).
+
+action(try(Action)) --> !, action(Action), [ ' (whose failure stops nothing)'-[] ].
+action(hook(Event, _, Action)) --> !, [ '~w hook: '-[Event] ], action(Action).
+action(stage(Id, Release, _)) --> !, [ 'send release ~w'-[Id] ], base(Release).
+action(failed(Reason)) --> !, [ 'not possible: '-[] ], reason(Reason).
+action(Action) --> { simple(Action, Format, Arguments) }, !, [ Format-Arguments ].
+action(Action) --> [ '~q'-[Action] ].
+
+base(release(_, _, _, _, base(Id, _, copy, _))) --> !, [ ', copying what is unchanged from release ~w'-[Id] ].
+base(release(_, _, _, _, base(Id, _, link, _))) --> !, [ ', linking what is unchanged from release ~w'-[Id] ].
+base(_) --> [].
+
+simple(observe, 'look at what is there', []).
+simple(survey, 'look at what is there', []).
+simple(scan(Dir, _, _), 'hash the files of ~w', [Dir]).
+simple(verify(Id, _), 'verify release ~w, which is there already', [Id]).
+simple(share(_, Paths), 'link ~w into the shared folder', [List]) :- atomic_list_concat(Paths, ', ', List).
+simple(prepare(_, Command, _), 'run ~q in the staged release', [Command]).
+simple(link(backup, none), 'have no rollback point', []).
+simple(link(backup, Id), 'keep release ~w as the rollback point', [Id]).
+simple(link(current, none), 'leave no release active', []).
+simple(link(current, Id), 'switch to release ~w', [Id]).
+simple(drain(Seconds), 'wait until nobody is connected, ~w s at most', [Seconds]).
+simple(stop(Seconds), 'stop the process: TERM, and KILL after ~w s', [Seconds]).
+simple(start(Id, Seconds), 'start release ~w, which has ~w s to listen', [Id, Seconds]).
+simple(probe(_, request(_, Url, _), expect(Status, _)), 'ask ~w, which has to answer ~w', [Url, Status]).
+simple(request(Method, Url, _), 'request ~w by ~w', [Url, Name]) :- upcase_atom(Method, Name).
+simple(signal(Name), 'send ~w to the process', [Name]).
+simple(command(Command, _), 'run ~q', [Command]).
+simple(nothing(Option), 'nothing, for no ~w is declared', [Option]).
+simple(confirm(Id), 'see that the process of release ~w owns the port', [Id]).
+simple(commit(Id), 'enter release ~w in the history', [Id]).
+simple(prune(Keep), 'remove all releases but the newest ~w, the active one and the rollback point', [Keep]).
+simple(record(_), 'note in the ledger what was seen', []).
+simple(discard(Id), 'remove release ~w', [Id]).
+simple(log_tail, 'read the end of the log', []).
+
+%!  result_text(+Result, -Text:string) is det.
+%
+%   Text is what Result, of an operation on one host, means.
+
+result_text(Result, Text) :-
+    said(result(Result), Text).
+
+result(rolled_back(Hash)) --> !, [ 'went back to release ~w'-[Hash] ].
+result(deployed(changed(_, New))) --> !, [ 'deployed release ~w'-[New] ].
+result(deployed(no_changes)) --> !, [ 'deployed again, without changes'-[] ].
+result(deployed(never_deployed)) --> !, [ 'deployed for the first time'-[] ].
+result(deployed_with_warnings(error(Warning))) --> !, [ 'deployed, but '-[] ], reason(Warning).
+result(rolled_back_after_failure(rolled_back(Hash))) --> !, [ 'failed, and went back to release ~w'-[Hash] ].
+result(rolled_back_after_failure(error(no_rollback_available))) -->
+    !,
+    [ 'failed; nothing was active before, and nothing is now'-[] ].
+result(rolled_back_after_failure(error(rollback_failed(Why)))) --> !, [ 'failed, and NOT restored: '-[] ], reason(Why).
+result(error(Reason)) --> !, reason(Reason).
+result(unreachable(Reason)) --> !, [ 'unreachable: '-[] ], reason(Reason).
+result(failed(Reason)) --> !, reason(Reason).
+result(unknown(Reason)) --> !, [ 'not known: '-[] ], reason(Reason).
+result(Result) --> [ '~q'-[Result] ].
+
+reason(deployment_failed(Reason)) --> !, [ 'not deployed: '-[] ], reason(Reason).
+reason(rollback_failed(Reason)) --> !, [ 'not rolled back: '-[] ], reason(Reason).
+reason(start_failed(Reason)) --> !, [ 'not started: '-[] ], reason(Reason).
+reason(stop_failed(Reason)) --> !, [ 'not stopped: '-[] ], reason(Reason).
+reason(drain_failed(Reason)) --> !, [ 'not drained: '-[] ], reason(Reason).
+reason(pre_deploy_failed(error(Reason))) --> !, [ 'not deployed: '-[] ], reason(Reason).
+reason(pre_shutdown_hook_failed(error(Reason))) --> !, reason(Reason).
+reason(hook_failed(Action, Reason)) --> !, [ 'the hook ~q failed: '-[Action] ], reason(Reason).
+reason(not_restored(Reason, Why)) --> !, reason(Reason), [ ', and NOT restored: '-[] ], reason(Why).
+reason(unhealthy(Why)) --> !, [ 'unhealthy: '-[] ], reason(Why).
+reason(security_validation_failed(Errors)) --> !, [ 'refused: '-[] ], reasons(Errors).
+reason(command_failed(Code, Lines)) -->
+    { last(Lines, Line) },
+    !,
+    [ 'a command ended with ~w: ~w'-[Code, Line] ].
+reason(Reason) --> { plain(Reason, Format, Arguments) }, !, [ Format-Arguments ].
+reason(Reason) --> [ '~q'-[Reason] ].
+
+reasons([Reason]) --> !, reason(Reason).
+reasons([Reason|Reasons]) --> reason(Reason), [ '; '-[] ], reasons(Reasons).
+
+plain(timeout, 'it took too long', []).
+plain(connection_refused, 'the connection was refused', []).
+plain(unreachable(Why), 'the host cannot be reached (~w)', [Why]).
+plain(authentication_failed, 'the host refused the login', []).
+plain(host_key_mismatch, 'the host has another key than known_hosts tells, or one that is not known', []).
+plain(no_space, 'the host\'s disk is full', []).
+plain(command_failed(Code, _), 'a command ended with ~w', [Code]).
+plain(verification_failed(File), '~w did not arrive as it was hashed', [File]).
+plain(cancelled, 'it was cancelled', []).
+plain(no_rollback_available, 'there is no release to go back to', []).
+plain(status(Status), 'it answered ~w', [Status]).
+plain(redirect(Status, Location), 'it answered ~w, a redirection to ~w', [Status, Location]).
+plain(body_without(Text), 'its answer does not contain ~q', [Text]).
+plain(too_few_successes, 'too few healthy answers in a row', []).
+plain(exited(unknown), 'the process has ended', []).
+plain(exited(Code), 'the process ended with ~w', [Code]).
+plain(not_listening(Port), 'the process does not listen on port ~w', [Port]).
+plain(port_in_use(Port), 'another process listens on port ~w', [Port]).
+plain(already_running(Release), 'release ~w runs there', [Release]).
+plain(not_deployed, 'nothing is deployed there', []).
+plain(no_systemd, 'no systemd runs there', []).
+plain(remote_requires_encryption(Host), '~w is remote, and the transport is http', [Host]).
+plain(remote_missing_transport(Host), '~w is remote, and no transport is declared', [Host]).
+plain(no_match(Pattern), 'the source pattern ~q matches nothing', [Pattern]).
+plain(no_sources, 'the sources are empty', []).
+plain(outside_source_dir(Path), 'the source ~q lies outside the source folder', [Path]).
+plain(link_leads_outside(Path), 'the link ~q leads outside the source folder', [Path]).
+plain(not_among_sources(Path), '~q is started, and is not among the sources', [Path]).
+plain(reserved_path(Path), '~q is a name that this library uses', [Path]).
+plain(source_dir_not_found(Dir), 'there is no source folder ~w', [Dir]).
+plain(unreadable(Path, Why), '~q cannot be read: ~w', [Path, Why]).
+plain(ledger_failed(File, Why), 'the ledger ~w cannot be written: ~w', [File, Why]).
+plain(unsupported_file(Path), '~q is neither file, folder nor link', [Path]).
+
+%!  advice(+Result, -Text:atom) is semidet.
+%
+%   Text is what to do about Result; the most pressing of its reasons decides.
+
+advice(Result, Text) :-
+    counsel(Reason, Text),
+    sub_term(Reason, Result),
+    !.
+
+sub_term(Sub, Term) :-
+    subsumes_term(Sub, Term).
+sub_term(Sub, Term) :-
+    compound(Term),
+    arg(_, Term, Argument),
+    sub_term(Sub, Argument).
+
+counsel(not_restored(_, _), Text) :- by_hand(Text).
+counsel(rolled_back_after_failure(error(rollback_failed(_))), Text) :- by_hand(Text).
+counsel(security_validation_failed(_), 'declare transport(https), or transport(ssh) for a service behind its own host').
+counsel(host_key_mismatch, 'compare its key with the host\'s own; add it to known_hosts, or declare host_key(accept_new)').
+counsel(authentication_failed, 'check user and key_file, and the authorized_keys of that user on the host').
+counsel(no_space, 'make room on the host, or keep fewer releases with keep_releases').
+counsel(verification_failed(_), 'let nothing change the files while they are sent, and run it again').
+counsel(no_match(_), Text) :- sources(Text).
+counsel(no_sources, Text) :- sources(Text).
+counsel(outside_source_dir(_), Text) :- sources(Text).
+counsel(link_leads_outside(_), Text) :- sources(Text).
+counsel(not_among_sources(_), 'name it in declare_service_sources/2, or correct entry_point').
+counsel(source_dir_not_found(_), 'correct source_dir; it is relative to the file that declares the service').
+counsel(reserved_path(_), 'rename it, or exclude it from the sources with \\+').
+counsel(unreadable(_, _), 'make it readable, or exclude it from the sources with \\+').
+counsel(unsupported_file(_), 'exclude it from the sources with \\+').
+counsel(port_in_use(_), 'stop what listens there, or declare another port').
+counsel(no_rollback_available, 'deploy a good release, or name one that is kept with --to').
+counsel(not_deployed, 'deploy it first').
+counsel(exited(_), Text) :- log(Text).
+counsel(not_listening(_), Text) :- log(Text).
+counsel(unhealthy(_), Text) :- log(Text).
+counsel(hook_failed(_, _), 'correct the hook, or what it needs on the host').
+counsel(unreachable(_), Text) :- reach(Text).
+counsel(connection_refused, Text) :- reach(Text).
+counsel(timeout, Text) :- reach(Text).
+
+by_hand('look at the host now; then deploy or roll back again, which begins with what is found there').
+sources('correct declare_service_sources/2').
+log('read the service\'s log on the host: log/service.log in its folder').
+reach('see that ssh gets there from here with the same user and ssh_port, and run it again').
