@@ -26,6 +26,7 @@ lint: $(STAMPS)-test
 benchmark: $(STAMPS)-test
 	@$(PYTHON) tests/benchmarks/deploy.py
 	@$(PYTHON) tests/benchmarks/shipping.py
+	@$(PYTHON) tests/benchmarks/queries.py
 
 clean:
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

@@ -15,9 +15,11 @@ SERVER = Path(__file__).parent / "sites" / "server.py"
 class Site:
     """A service whose release is a folder; `behave` and `release` change what is deployed next."""
 
-    def __init__(self, folder: Path, name: str = "web") -> None:
+    def __init__(self, folder: Path, name: str = "web", *, fresh: bool = True) -> None:
         self.folder = folder
         self.name = name
+        if not fresh:
+            return
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(SERVER, folder / "server.py")
         self.release("1")

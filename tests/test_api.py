@@ -151,7 +151,7 @@ def test_model_backend_plays_a_deployment_without_a_host() -> None:
     script = [Term("answers", ("a.example", [500])), Term("sources", ("s1",))]
     result = uw.deploy_with_rollback("api", backend=Term("model", (script,)))
     assert str(result) == "rolled_back_after_failure(error(no_rollback_available))"
-    assert [event.step for event in result.events][:3] == ["observe", "scan", "stage"]
+    assert [event.step for event in result.events][:4] == ["observe", "scan", "lock", "stage"]
 
 
 def test_exception_of_an_effect_keeps_its_traceback() -> None:

@@ -283,6 +283,67 @@ def test_prolog_errors(prolog: Engine, goal: str, kind: type[PrologError], text:
     assert prolog.once("X = 1") == {"X": 1}
 
 
+@pytest.mark.parametrize(
+    "goal", ["X = 1 % one", "X = 1 /* one */", "% one\nX = 1", "X = 1.", "X = 1. \n"]
+)
+def test_a_goal_may_end_with_a_comment_or_a_full_stop(prolog: Engine, goal: str) -> None:
+    assert prolog.once(goal) == {"X": 1}
+    assert list(prolog.query(goal)) == [{"X": 1}]
+
+
+@pytest.mark.parametrize("depth", [5_001, 12_000, 50_000])
+@pytest.mark.parametrize(
+    ("opening", "closing"),
+    [
+        ("f(", ")"),
+        ("(", ")"),
+        ("[", "]"),
+        ("[a|", "]"),
+        ("{", "}"),
+        ("_{a: ", "}"),
+        ("- (", ")"),
+        ("\\+ [", "]"),
+        ("f('))', \")\", 0'), ", ")"),
+        ("f( % )))) it's\n", "/* ( */) % ("),
+        ("f(/* ' */ ", ")"),
+    ],
+)
+def test_text_that_nests_too_deep_is_refused_before_it_is_read(
+    prolog: Engine, opening: str, closing: str, depth: int
+) -> None:
+    goal = f"_ = {opening * depth}a{(closing + chr(10)) * depth} % the end"
+    asks = [prolog.once, lambda goal: list(prolog.query(goal))]
+    for ask in [*asks, lambda goal: on_thread(lambda: prolog.once(goal))]:
+        with pytest.raises(errors.ResourceError, match="more than 5,000 levels deep") as caught:
+            ask(goal)
+        assert caught.value.formal == Term("resource_error", ("depth",))
+    assert prolog.once("X = 1") == {"X": 1}
+
+
+@pytest.mark.parametrize(
+    ("opening", "closing"), [("f(", ")"), ("[", "]"), ("{", "}"), ("(", ")"), ("f(')', ", ")")]
+)
+def test_text_that_nests_as_deep_as_allowed_is_read(
+    prolog: Engine, opening: str, closing: str
+) -> None:
+    text = opening * 5_000 + "X" + closing * 5_000
+    assert prolog.once(f"_Deep = {text}, X = 1, ground(_Deep)") == {"X": 1}
+
+
+@pytest.mark.parametrize("prefix", ["- ", "\\+ ", "a:", "1 - 2, ", "f(g), [], {}, "])
+def test_operators_and_brackets_side_by_side_are_read_at_any_length(
+    prolog: Engine, prefix: str
+) -> None:
+    assert prolog.once(f"_Long = ({prefix * 50_000}X), X = 1, ground(_Long)") == {"X": 1}
+
+
+@pytest.mark.parametrize("text", ["f(" * 50_000, "'" + "(" * 50_000, "/* " + "(" * 50_000])
+def test_text_that_never_ends_is_refused(prolog: Engine, text: str) -> None:
+    with pytest.raises(PrologError):
+        prolog.once(f"_ = {text}")
+    assert prolog.once("X = 1") == {"X": 1}
+
+
 def test_an_error_holds_what_was_thrown(prolog: Engine) -> None:
     with pytest.raises(PrologError) as caught:
         prolog.once('throw(oops(1, "text"))')
@@ -475,7 +536,8 @@ def test_a_thread_that_ends_leaves_no_engine(prolog: Engine) -> None:
     assert engines() <= before + 16  # kept for the next iterations
 
 
-def test_memory_stays_flat(prolog: Engine, define: Callable[..., None]) -> None:
+@pytest.mark.parametrize("times", [20_000, pytest.param(100_000, marks=pytest.mark.soak)])
+def test_memory_stays_flat(prolog: Engine, define: Callable[..., None], times: int) -> None:
     define("py_same", 2, lambda value: value)
 
     def ask(times: int) -> None:
@@ -491,7 +553,7 @@ def test_memory_stays_flat(prolog: Engine, define: Callable[..., None]) -> None:
     ask(5000)
     prolog.once("garbage_collect_atoms")
     before = kilobytes()
-    ask(20_000)
+    ask(times)  # two queries each
     prolog.once("garbage_collect_atoms")
     assert kilobytes() - before < 8000
 

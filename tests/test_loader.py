@@ -65,6 +65,65 @@ def test_later_declaration_wins_and_the_earlier_counts_again(tmp_path: Path) -> 
     assert uw.service_config("loaded") == {"port": 1}
 
 
+def test_refused_file_leaves_no_trace_in_later_loads(tmp_path: Path) -> None:
+    uw.declare_service("loaded", port=1)
+    uw.declare_service_hosts("loaded", {"own.example": {}})
+    declaring = ":- declare_service(loaded, [port(2)]).\n:- declare_service_hosts(loaded, []).\n"
+    load(tmp_path, declaring)
+    for _ in range(3):
+        with pytest.raises(uw.PrologError):
+            load(tmp_path, declaring + "foo :- bar(.\n")
+        load(tmp_path, declaring)
+        assert list(uw.query("service_config(loaded, X)")) == [{"X": [uw.Term("port", (2,))]}]
+        assert list(uw.query("service_hosts(loaded, X)")) == [{"X": []}]
+    load(tmp_path, NOTHING)
+    assert list(uw.query("service_config(loaded, X)")) == [{"X": [uw.Term("port", (1,))]}]
+    assert uw.service_hosts("loaded") == {"own.example": {}}
+
+
+@pytest.mark.parametrize("bad", ["foo :- bar(.\n", ":- declare_service(loaded, [prot(1)]).\n"])
+def test_predicates_of_a_refused_file_remain_unknown(tmp_path: Path, bad: str) -> None:
+    for text in (
+        "refused_fact(1).\n",
+        "refused_fact(X) :- X = 1.\n",
+        ":- dynamic refused_fact/1.\n",
+    ):
+        with pytest.raises(uw.PrologError):
+            load(tmp_path, text + bad)
+        with pytest.raises(uw.ExistenceError):
+            uw.once("refused_fact(_)")
+
+
+def test_services_come_in_order_of_declaration_also_when_one_counts_again(tmp_path: Path) -> None:
+    def ports() -> list[object]:
+        return [options["port"] for name, options in uw.service_config() if name in pair]
+
+    pair = {"loaded", "later"}
+    uw.declare_service("loaded", port=1)
+    uw.declare_service("later", port=2)
+    try:
+        load(tmp_path, ":- declare_service(loaded, [port(3)]).\n")
+        assert ports() == [2, 3]
+        load(tmp_path, NOTHING)
+        assert ports() == [1, 2]
+    finally:
+        uw.undeclare_service("later")
+
+
+def test_hooks_keep_their_order_when_a_trusted_file_fails(tmp_path: Path) -> None:
+    path = tmp_path / "services.pl"
+    path.write_text(":- declare_lifecycle_hook(loaded, pre_deploy, custom(first)).\n")
+    uw.load(path, trusted=True)
+    uw.declare_lifecycle_hook("loaded", "pre_deploy", uw.custom("second"))
+    before = uw.lifecycle_hooks("loaded")
+    path.write_text(":- declare_lifecycle_hook(loaded, pre_deploy, nonsense).\n")
+    with pytest.raises(uw.PrologError):
+        uw.load(path, trusted=True)
+    assert uw.lifecycle_hooks("loaded") == before
+    path.write_text(NOTHING)
+    uw.load(path, trusted=True)
+
+
 def test_sources_are_relative_to_the_declaring_file(tmp_path: Path) -> None:
     (tmp_path / "app").mkdir()
     (tmp_path / "app" / "server.py").write_text("pass")
@@ -97,6 +156,12 @@ def test_sources_are_relative_to_the_declaring_file(tmp_path: Path) -> None:
         (":- op(700, xfx, ===>).", "op/3"),
         (":- include(other).", "include/1"),
         ("term_expansion(a, b).", "term_expansion/2"),
+        ("critical().", "critical without"),
+        (":- halt().", "halt without"),
+        ("evil() :- true.", "evil without"),
+        ("evil :- findall(_, shell(), _).", "shell without"),
+        (":- declare_service(loaded, [port()]).", "not port()"),
+        (":- declare_lifecycle_hook(loaded, pre_deploy, health_chek()).", "mean health_check"),
         ("x --> {{shell('touch {mark}')}}.", ""),
     ],
 )

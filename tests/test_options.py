@@ -70,6 +70,8 @@ SHOWN = {
     "call.backend": f"{LAB}::test_dry_run_and_plan_change_nothing",
     "call.host": f"{LAB}::test_all_hosts_agreeing_give_one_term",
     "call.max_parallel": f"{HERE}::test_max_parallel_hosts_are_worked_on_at_a_time",
+    "call.lock_wait": "lab/test_locks.py::test_lease_of_another_machine_is_waited_for",
+    "call.lease": "lab/test_locks.py::test_lease_of_another_machine_is_waited_for",
     "force.force": f"{HERE}::test_force_deploys_what_is_unchanged",
     "to.to": f"{LAB}::test_rollback_by_hand_and_none_left",
     "graceful_stop.drain_timeout": f"{LAB}::test_graceful_stop_ends_a_connection_that_never_ends",

@@ -116,6 +116,7 @@ def test_shared_folder_is_given_to_the_user_of_the_unit(
     assert "User=nobody\n" in (tmp_path / "config/systemd/user" / UNIT).read_text()
     assert pwd.getpwuid((directory / "shared").stat().st_uid).pw_name == "nobody"
     assert pwd.getpwuid((directory / "releases").stat().st_uid).pw_name == "root"
+    assert str(uw.stop_service("web")) == "stopped"  # here, for the stand-ins go before the service
 
 
 def test_sudo_never_asks(site: Site, free_port: int, tmp_path: Path, stand_ins: Path) -> None:

@@ -36,7 +36,7 @@ Exit status:
   1  failed; what was active before is active again, or was never touched
   2  error of use: the arguments, the file, or what it declares
   3  failed, and NOT restored: look at the hosts
-  4  refused: it would not have been safe; nothing was begun
+  4  refused: it would not have been safe, or another is at work there; nothing was begun
   5  done, but a hook failed afterwards
   129, 130, 143  ended by HUP, Ctrl-C or TERM, and undone; a second one leaves at once, with 3
 Of several services and hosts, the worst counts: 3, then 4, 1, 5, 0."""
@@ -135,16 +135,34 @@ def _command(function: Command) -> Command:
 
 _dry_run = click.option("--dry-run", is_flag=True, help="Look at the hosts, and change nothing.")
 
+_lock_wait = click.option(
+    "--lock-wait", type=float, metavar="SECONDS", help="For another operation there to end (0)."
+)
+
 
 @_command
 @click.option("--force", is_flag=True, help="Deploy although nothing changed.")
+@_lock_wait
 @_dry_run
-def deploy(file: Path, service: str | None, host: str | None, force: bool, dry_run: bool) -> None:
+def deploy(
+    *,
+    file: Path,
+    service: str | None,
+    host: str | None,
+    force: bool,
+    lock_wait: float | None,
+    dry_run: bool,
+) -> None:
     """Deploy, check health, and roll back what fails.
 
     Services without one named are deployed in the file's order; the first that fails ends it.
     """
-    options = _options(host=host, force=force or None, backend="dry" if dry_run else None)
+    options = _options(
+        host=host,
+        force=force or None,
+        lock_wait=lock_wait,
+        backend="dry" if dry_run else None,
+    )
     services = _services(file, service)
     kinds = []
     for number, name in enumerate(services, start=1):
@@ -158,18 +176,26 @@ def deploy(file: Path, service: str | None, host: str | None, force: bool, dry_r
 
 @_command
 @click.option("--to", metavar="HASH", help="A release that is kept, instead of the rollback point.")
+@_lock_wait
 @_dry_run
 def rollback(
-    file: Path, service: str | None, host: str | None, to: str | None, dry_run: bool
+    *,
+    file: Path,
+    service: str | None,
+    host: str | None,
+    to: str | None,
+    lock_wait: float | None,
+    dry_run: bool,
 ) -> None:
     """Go back to the release that was active before."""
-    options = _options(host=host, to=to, backend="dry" if dry_run else None)
+    options = _options(host=host, to=to, lock_wait=lock_wait, backend="dry" if dry_run else None)
     _leave([_operate("rollback_service", _one_service(file, service), options=options)])
 
 
 @_command
 @click.option("--drain-timeout", type=float, metavar="SECONDS", help="For connections to end (30).")
 @click.option("--force-after", type=float, metavar="SECONDS", help="Then KILL follows TERM (60).")
+@_lock_wait
 @_dry_run
 def stop(
     *,
@@ -178,6 +204,7 @@ def stop(
     host: str | None,
     drain_timeout: float | None,
     force_after: float | None,
+    lock_wait: float | None,
     dry_run: bool,
 ) -> None:
     """Drain connections, then stop."""
@@ -185,6 +212,7 @@ def stop(
         host=host,
         drain_timeout=drain_timeout,
         force_after=force_after,
+        lock_wait=lock_wait,
         backend="dry" if dry_run else None,
     )
     _leave([_operate("graceful_stop", _one_service(file, service), options=options)])

@@ -27,6 +27,7 @@ list of pure predicates: none that reads or writes files, starts processes, chan
 %     - `needs_directive(PI)`: a declaration without `:-`
 %     - `reserved(PI, system|hook|library)`: a clause for a predicate that is not the file's
 %     - `qualified`, `unbound_goal`, `not_a_clause`, `grammar_rule`, `forbidden_goal(PI, Nearest)`
+%     - `empty_parentheses(Name)`: `Name()`
 %
 %   Nearest is a known name or `none`.
 
@@ -88,10 +89,20 @@ defines((:- Directive), Name, Arity) :-
 defines((Head :- _), Name, Arity) :-
     !,
     callable(Head),
+    \+ empty_parentheses(Head, _),
     functor(Head, Name, Arity).
 defines(Head, Name, Arity) :-
     callable(Head),
+    \+ empty_parentheses(Head, _),
     functor(Head, Name, Arity).
+
+%!  empty_parentheses(+Term, -Name) is semidet.
+%
+%   Term is `Name()`, which no predicate has for a head.
+
+empty_parentheses(Term, Name) :-
+    compound(Term),
+    compound_name_arity(Term, Name, 0).
 
 %!  judge(+Term, +Own, -Items, ?Rest) is det.
 %
@@ -119,6 +130,10 @@ judge(Fact, _, [clause(Fact)|Rest], Rest) :-
 
 %!  judge_directive(+Directive, -Items, ?Rest) is det.
 
+judge_directive(Directive, _, _) :-
+    empty_parentheses(Directive, Name),
+    !,
+    refuse(empty_parentheses(Name)).
 judge_directive(Directive, _, _) :-
     \+ callable(Directive),
     !,
@@ -206,6 +221,10 @@ judge_indicator(Name/Arity) :-
 %   Head is one that a file may have clauses for.
 
 judge_head(Head) :-
+    empty_parentheses(Head, Name),
+    !,
+    refuse(empty_parentheses(Name)).
+judge_head(Head) :-
     \+ callable(Head),
     !,
     refuse(not_a_clause).
@@ -289,6 +308,10 @@ hook_name(prolog_exception_hook).
 %
 %   Body calls nothing but what is allowed. Own are the file's own predicates.
 
+judge_body(Body, _) :-
+    empty_parentheses(Body, Name),
+    !,
+    refuse(empty_parentheses(Name)).
 judge_body(Body, _) :-
     \+ callable(Body),
     !,

@@ -78,7 +78,13 @@ declare_service(Service0, Options0) :-
 %   Service is declared with Options. Enumerates the services in order of declaration.
 
 service_config(Service, Options) :-
+    nonvar(Service),
+    !,
     service_now(Service, service(Options, _), _, _).
+service_config(Service, Options) :-
+    findall(Sequence-config(Name, Found), service_now(Name, service(Found, _), _, Sequence), Unordered),
+    keysort(Unordered, Ordered),
+    member(_-config(Service, Options), Ordered).
 
 %!  undeclare_service(+Service) is det.
 %
@@ -217,14 +223,22 @@ checked_action(Action0, Action) :-
     !.
 checked_action(Action, _) :-
     findall(Name, ( hook_action(Known), functor(Known, Name, _) ), Names),
-    (   callable(Action),
-        functor(Action, Misspelled, _),
+    (   action_name(Action, Misspelled),
         nearest(Misspelled, Names, Nearest),
         Nearest \== Misspelled
     ->  Message = nearest(Nearest)
     ;   true
     ),
     throw(error(domain_error(hook_action, Action), context(_, Message))).
+
+%!  action_name(+Action, -Name) is semidet.
+
+action_name(Action, Name) :-
+    compound(Action),
+    !,
+    compound_name_arity(Action, Name, _).
+action_name(Action, Action) :-
+    atom(Action).
 
 %!  lifecycle_hooks(?Service, ?Hooks:list) is nondet.
 %
@@ -241,7 +255,7 @@ lifecycle_hooks(Service, Hooks) :-
     !,
     Hooks = Found.
 lifecycle_hooks(Service, Hooks) :-
-    findall(Name, service_now(Name, _, _, _), Declared),
+    findall(Name, service_config(Name, _), Declared),
     findall(Name, hook(Name, _, _, _, _), Hooked),
     append(Declared, Hooked, Names),
     first_of_each(Names, Unique),
@@ -251,7 +265,9 @@ lifecycle_hooks(Service, Hooks) :-
 %!  hooks_of(+Service, -Hooks:list) is det.
 
 hooks_of(Service, Hooks) :-
-    findall(hook(Event, Action), hook(Service, Event, Action, _, _), All),
+    findall(Sequence-hook(Event, Action), hook(Service, Event, Action, _, Sequence), Unordered),
+    keysort(Unordered, Ordered),
+    findall(Hook, member(_-Hook, Ordered), All),
     first_of_each(All, Hooks).
 
 %!  declare_service_hosts(+Service, +Hosts:list) is det.

@@ -8,6 +8,7 @@
 
 :- autoload(library(apply), [exclude/3, maplist/3]).
 :- autoload(library(lists), [append/3, last/2, member/2, memberchk/2, subtract/3]).
+:- use_module(locks, [unless_locked/6, leased_run/4, leased_plan/3, lock_refusal/2]).
 :- use_module(options, [lookup/3]).
 :- use_module(plan, [survey_plan/4, deploy_plan/3, rollback_plan/3, observed/2, earlier/3]).
 :- use_module(releases, [release/5, hash_of_id/2]).
@@ -25,7 +26,7 @@ deploy(Flavour, Context, Call, Result) :-
     (   Verdict = failed(Step, Reason)
     ->  survey_failure(Step, Reason, Result)
     ;   surveyed(Service, Host, Call, Outcomes, Facts),
-        deploy_release(Flavour, Facts, Context, Result)
+        unless_locked(Facts, Context, Call, deploy_release(Flavour, Facts, Context), deploy(Flavour, Context), Result)
     ).
 
 survey_failure(step(_, _, hook(_, Action, _), _), Reason, error(pre_deploy_failed(Failure))) :-
@@ -68,7 +69,7 @@ deploy_release(Flavour, Facts, Context, Result) :-
         run([step(record, none, record([deployed_hash-Hash, deployed_id-Id]), [])], Context, _),
         Result = unchanged
     ;   deploy_plan(Flavour, Facts, Plan),
-        run(Plan, Context, Report),
+        leased_run(Plan, Facts, Context, Report),
         (   another_way(Report, Facts, Whole)
         ->  deploy_release(Flavour, Whole, Context, Result)
         ;   deploy_result(Flavour, Facts, Report, Result)
@@ -98,6 +99,9 @@ nothing_to_do(Facts) :-
     last(History, Id),
     \+ lookup(force, [Call], true).
 
+deploy_result(_, _, Report, Result) :-
+    lock_refusal(Report, Result),
+    !.
 deploy_result(deploy_service, Facts, report(completed, _, _), deployed(Changes)) :-
     !,
     observed_changes(Facts, Changes).
@@ -175,10 +179,17 @@ rollback(Context, Call, Result) :-
 
 rollback(failed(Reason), _, _, error(rollback_failed(Reason))) :- !.
 rollback(Facts, Context, Call, Result) :-
+    unless_locked(Facts, Context, Call, go_back(Facts, Context, Call), rollback(Context), Result).
+
+go_back(Facts, Context, Call, Result) :-
     (   rollback_target(Call, Facts, To)
     ->  rollback_plan(To, Facts, Plan),
-        run(Plan, Context, report(Verdict, _, Undone)),
-        rollback_result(Verdict, Undone, To, Result)
+        leased_run(Plan, Facts, Context, Report),
+        (   lock_refusal(Report, Result)
+        ->  true
+        ;   Report = report(Verdict, _, Undone),
+            rollback_result(Verdict, Undone, To, Result)
+        )
     ;   Result = error(no_rollback_available)
     ).
 
@@ -227,4 +238,5 @@ remaining(Facts, []) :-
     nothing_to_do(Facts),
     !.
 remaining(Facts, Plan) :-
-    deploy_plan(deploy_with_rollback, Facts, Plan).
+    deploy_plan(deploy_with_rollback, Facts, Bare),
+    leased_plan(Bare, Facts, Plan).

@@ -16,6 +16,7 @@
 :- use_module(library(prolog_wrap), [wrap_predicate/4]).
 :- use_module(library(apply), [convlist/3, maplist/3]).
 :- use_module(library(yall), [(>>)/4]).
+:- use_module(nesting, [nests_deeper/2]).
 :- use_module(places, [clause_place/3, of_user/1, with_place/3]).
 
 /** <module> Prolog's half of the boundary to Python
@@ -35,8 +36,10 @@ Helper predicates of `unifyweaver_py/_engine.py`. Nothing here knows of deployme
 %   name does not start with `_`.
 %
 %   @error syntax_error(_) if Text is not exactly one term.
+%   @error resource_error(depth) if its brackets nest too deep to be read.
 
 parse_goal(Text, Module, Names, Template) :-
+    check_depth(Text),
     term_string(Goal, Text, [module(Module), variable_names(Bindings)]),
     single_term(Text, Module),
     maplist([Name=_, Name]>>true, Bindings, Names),
@@ -45,12 +48,40 @@ parse_goal(Text, Module, Names, Template) :-
     compound_name_arguments(Row, row, Wanted),
     Template =.. [goal, Goal, Module:Goal, Row|Variables].
 
+%!  check_depth(+Text) is det.
+%
+%   The reader has enough C stack for the term that Text begins with, with some left to whoever called.
+
+check_depth(Text) :-
+    depth_limit(Limit),
+    (   string_length(Text, Length),
+        Length > Limit,
+        without_comments(Text, Bare),
+        nests_deeper(Bare, Limit)
+    ->  format(string(Message), 'the text nests more than ~D levels deep', [Limit]),
+        throw(error(resource_error(depth), context(_, Message)))
+    ;   true
+    ).
+
+depth_limit(5_000).
+
+%!  without_comments(+Text, -Bare:atom) is semidet.
+%
+%   Bare is the term that Text begins with. An error in it is left to the reader, which finds it before it recurses.
+
+without_comments(Text, Bare) :-
+    string_concat(Text, "\n.", Ended),
+    setup_call_cleanup(
+        open_string(Ended, In),
+        catch('$raw_read'(In, Bare), error(syntax_error(_), _), fail),
+        close(In)).
+
 %!  single_term(+Text, +Module) is det.
 %
-%   Text, which begins with a term, ends with it too: `Text .` may leave nothing but the full stop.
+%   Text, which begins with a term, ends with it too: Text and a full stop on a line of its own, after a last comment, may leave nothing but that.
 
 single_term(Text, Module) :-
-    string_concat(Text, " .", Ended),
+    string_concat(Text, "\n.", Ended),
     setup_call_cleanup(
         open_string(Ended, In),
         ( read_term(In, _, [module(Module)]),
@@ -259,18 +290,9 @@ collecting_problems(Goal, Problems) :-
     retractall(problem(_, _, _, _)),
     setup_call_cleanup(
         asserta(collecting, Clause),
-        catch(Goal, Error, unless_aborted(Error)),
+        catch(Goal, error(Formal, Context), print_message(error, error(Formal, Context))),
         erase(Clause)),
     findall(problem(Kind, Where, Line, Text), retract(problem(Kind, Where, Line, Text)), Problems).
-
-unless_aborted('$aborted') :-
-    !,
-    throw('$aborted').
-unless_aborted(unwind(abort)) :-
-    !,
-    throw(unwind(abort)).
-unless_aborted(Error) :-
-    print_message(error, Error).
 
 %!  open_library(+Folder, +Module, -Problems) is det.
 %

@@ -35,7 +35,8 @@ so that a query is one look-up.
 
 :- meta_predicate
     with_origin(+, ?, 0),
-    in_one_change(0).
+    in_one_change(0),
+    change(0).
 
 :- dynamic
     service_now/4,              % Service, service(Options, Dir), Origin, Sequence
@@ -59,10 +60,21 @@ fact(hosts, Service, Value, Origin, Sequence, hosts_now(Service, Value, Origin, 
 
 %!  in_one_change(:Goal) is semidet.
 %
-%   Run Goal once, as the only one that changes declarations. When it fails or throws, nothing has changed.
+%   Run Goal once, as the only one that changes declarations. When it fails or throws, nothing has changed; within a larger change, that is taken
+%   back with the larger one. (What a transaction adds and a nested one removes is there again once a transaction was discarded, up to SWI-Prolog
+%   9.0.4 at least.)
 
 in_one_change(Goal) :-
-    with_mutex(deployment_declarations, transaction(Goal)).
+    with_mutex(deployment_declarations, change(Goal)).
+
+%!  change(:Goal) is semidet.
+
+change(Goal) :-
+    current_transaction(_),
+    !,
+    once(Goal).
+change(Goal) :-
+    transaction(Goal).
 
 %!  declare(+Kind, +Service, +Value) is det.
 %

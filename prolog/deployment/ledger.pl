@@ -38,7 +38,7 @@ compute_source_hash(Service, Hash) :-
     (   Outcome = sources(Hash, _, _)
     ->  true
     ;   Outcome = failed(Reason),
-        throw(error(domain_error(service_sources, Reason), context(Service, _)))
+        throw(error(domain_error(service_sources, Reason), context(_, Service)))
     ).
 
 %!  release_hash(+Service, -Hash:atom) is det.

@@ -3,6 +3,7 @@
             load_trusted/1,             % +File
             file_service/2              % +File, -Service
           ]).
+:- use_module(library(apply), [partition/4]).
 :- use_module(library(lists), [append/3, member/2]).
 :- use_module(clauses, [judge_terms/3]).
 :- use_module(declarations,
@@ -52,16 +53,29 @@ load_declarations(File) :-
 
 %!  replace(+Path, +Dir, +Items, +Problems) is det.
 %
-%   Let Items be what Path holds, unless there are Problems or applying them finds some.
+%   Let Items be what Path holds, unless there are Problems or applying them finds some. Clauses come last: a predicate that got one remains known
+%   when the change is taken back.
 
 replace(Path, Dir, Items, Problems) :-
     forget_origin(Path),
     drop_clauses(Path),
-    with_origin(Path, Dir, apply_items(Items, Path, Problems1, Problems)),
-    (   Problems1 == []
-    ->  true
-    ;   refuse(Path, Problems1)
-    ).
+    partition(declares, Items, Declarations, Own),
+    with_origin(Path, Dir, apply_items(Declarations, Path, Problems1, Problems)),
+    accept(Problems1, Path),
+    apply_items(Own, Path, Problems2, []),
+    accept(Problems2, Path).
+
+%!  declares(+Item) is semidet.
+
+declares(item(_, _, declare(_))).
+
+%!  accept(+Problems, +Path) is det.
+%
+%   @error declarations_refused(Path, Problems): there are some
+
+accept([], _) :- !.
+accept(Problems, Path) :-
+    refuse(Path, Problems).
 
 %!  refuse(+Path, +Problems) is erroneous.
 %
@@ -180,7 +194,9 @@ consult_whole(Path) :-
 
 file_service(File, Service) :-
     library_file(File, Path),
-    service_now(Service, _, Path, _).
+    findall(Sequence-Name, service_now(Name, _, Path, Sequence), Unordered),
+    keysort(Unordered, Ordered),
+    member(_-Service, Ordered).
 
 %!  collect(+Message, +Kind, +Lines) is semidet.
 %

@@ -1,8 +1,10 @@
 :- module(deployment_messages,
           [ type_text/2                 % +Type, -Text
           ]).
+:- autoload(library(lists), [member/2]).
 :- use_module(declarations, [lifecycle_event/1]).
-:- use_module(options, [option_scope/1]).
+:- use_module(narration, [result_text/2, advice/2]).
+:- use_module(options, [option_scope/1, option_row/5]).
 
 /** <module> Human text for the terms of the library
 
@@ -22,8 +24,14 @@ prolog:message(error(Formal, context(_, Hint))) -->
 prolog:message(error(domain_error(port_of_its_own, port(Port)), context(_, Shared))) -->
     { nonvar(Shared), Shared = shared(Service, Other, Host) },
     !,
-    [ 'The services ~q and ~q both have port ~w on ~w; give one of them another port, or each an address'-
+    [ 'The services ~q and ~q both have port ~w on ~w; give one of them another port'-
       [Service, Other, Port, Host] ].
+prolog:message(error(domain_error(service_sources, Reason), context(_, Service))) -->
+    { atom(Service),
+      result_text(failed(Reason), Text) },
+    !,
+    [ 'The files of ~q cannot be hashed: ~s'-[Service, Text] ],
+    what_to_do(Reason).
 prolog:message(error(Formal, Context)) -->
     { nonvar(Formal), bare(Context) },
     text(Formal),
@@ -32,6 +40,12 @@ prolog:message(error(Formal, Context)) -->
 prolog:error_message(Formal) -->
     { nonvar(Formal) },
     text(Formal).
+
+what_to_do(Reason) -->
+    { advice(Reason, Text) },
+    !,
+    [ '; ~w'-[Text] ].
+what_to_do(_) --> [].
 
 %!  bare(+Context) is semidet.
 %
@@ -75,7 +89,8 @@ text(domain_error(Domain, Option)) -->
       atom_concat(Scope, '_option', Domain),
       option_scope(Scope) },
     !,
-    [ 'There is no ~w option ~q'-[Scope, Option] ].
+    [ 'There is no ~w option ~q'-[Scope, Option] ],
+    known_elsewhere(Scope, Option).
 text(domain_error(Domain, Word)) -->
     { closed(Domain, Kind, Words) },
     !,
@@ -94,6 +109,19 @@ text(type_error(one_of(Words), Option)) -->
 text(type_error(Type, Culprit)) -->
     { description(Type, Description) },
     [ 'A value of the wrong type: ~q (needed: ~w)'-[Culprit, Description] ].
+
+%!  known_elsewhere(+Scope, +Option)// is det.
+%
+%   Where Option, unknown in Scope, belongs.
+
+known_elsewhere(Scope, Option) -->
+    { functor(Option, Name, _),
+      member(Other-Where, [service-'the service', method-'the deploy method']),
+      Other \== Scope,
+      option_row(Other, Name, _, _, _) },
+    !,
+    [ '; it is one of ~w'-[Where] ].
+known_elsewhere(_, _) --> [].
 
 %!  closed(+Domain, -Kind, -Words:atom) is semidet.
 %
@@ -139,10 +167,11 @@ description(remote_dir, 'an absolute path, or one starting with ~/, without ..')
 description(url_path, 'the path of a URL, starting with /, without spaces').
 description(signal, 'the name of a signal, as TERM').
 description(environment, 'a list of NAME-Value, each name once, of letters, digits and _').
-description(header, 'header(Name, Value), without line ends').
+description(header, 'header(Name, Value), in Latin-1, without line ends').
 description(release_id, 'the hash of a release').
 description(backend, 'live, dry, or model(Script)').
 description(script_pattern, 'a pattern without [!…] of characters beyond ASCII, which a script cannot follow').
+description(ssh_path, 'a path without ${, in place of which ssh puts a variable').
 description(service_name, 'text').
 description(lifecycle_event, 'the name of an event').
 description(deploy_method, 'ssh or local').
@@ -209,6 +238,7 @@ why(reserved(Indicator, library), '~q is a predicate of the library and cannot b
 why(qualified, 'module qualification is not allowed', []).
 why(unbound_goal, 'a goal must be written out, not a variable', []).
 why(not_a_clause, 'this is neither a directive nor a fact or rule', []).
+why(empty_parentheses(Name), 'write ~q without the empty parentheses', [Name]).
 why(grammar_rule, 'grammar rules are not allowed', []).
 why(forbidden_goal(Indicator, none), '~q is neither defined in this file nor allowed in a rule', [Indicator]).
 why(forbidden_goal(Indicator, Name), '~q is neither defined in this file nor allowed in a rule; did you mean ~q?',

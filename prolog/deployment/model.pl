@@ -1,7 +1,8 @@
 :- module(deployment_model,
           [ start_model/1,              % +Script
             model_effect/2,             % +Effect, -Outcome
-            modelled_host/2             % +Host, -Facts
+            modelled_host/2,            % +Host, -Facts
+            modelled_lease/1            % +Host
           ]).
 
 /** <module> Modelled hosts
@@ -24,7 +25,7 @@ Each effect changes a modelled host; what happens comes from a script given by t
 Host may be unbound: every host.  A run is deterministic.
 */
 
-:- autoload(library(lists), [append/3, member/2, selectchk/3, subtract/3]).
+:- autoload(library(lists), [append/3, member/2, memberchk/2, selectchk/3, subtract/3]).
 :- autoload(library(option), [option/3]).
 
 %!  start_model(+Script) is det.
@@ -46,6 +47,15 @@ modelled_host(Host, Facts) :-
     findall(history(Id), member(history(Id), State), History),
     sort(Unordered, Sorted),
     append(Sorted, History, Facts).
+
+%!  modelled_lease(+Host) is semidet.
+%
+%   The run of this thread has not given its lease of Host back.
+
+modelled_lease(Host) :-
+    b_getval(deployment_model, model(Script, States, _)),
+    state(Host, Script, States, State),
+    memberchk(leased, State).
 
 %!  model_effect(+Effect, -Outcome) is det.
 
@@ -166,6 +176,10 @@ refusal(confirm(_), State, already_running(Other)) :-
     !.
 refusal(confirm(_), _, exited(unknown)) :- !.
 refusal(discard(_), _, in_use) :- !.
+refusal(lock(_, _), State, held(Owner, Since, Purpose)) :-
+    memberchk(lock(_, _, _, _, _, Owner, Since, Purpose), State),
+    !.
+refusal(lock(_, _), _, changed_meanwhile) :- !.
 refusal(_, _, not_deployed).
 
 named(Id:Name, Id, Action) :- !, action_name(Action, Name).
@@ -178,10 +192,17 @@ action_name(Action, Name) :- functor(Action, Name, _).
 %   What the script's own bookkeeping keeps with a host's state.
 
 hidden(asked(_)).
+hidden(leased).
 hidden(lost(_)).
 
 %   becomes(+Action, +State0, -State, -Notes) is semidet: fails where the real action would.
 
+becomes(lock(_, Id), State0, [leased|State], []) :-
+    \+ memberchk(lock(_, _, _, _, _, _, _, _), State0),
+    ( memberchk(current(Current), State0) -> Current = Id ; Id == none ),
+    subtract(State0, [leased], State).
+becomes(unlock, State0, State, []) :- subtract(State0, [leased], State).
+becomes(take_over(Token), State0, State, []) :- subtract(State0, [lock(Token, _, _, _, _, _, _, _)], State).
 becomes(survey, State0, State, Notes) :- becomes(observe, State0, State, Notes).
 becomes(observe, State, State, Notes) :-
     findall(Fact, ( member(Fact, State), \+ hidden(Fact) ), Notes).

@@ -9,7 +9,7 @@
 What a step does, what a result means and what to do about it, one line each.
 */
 
-:- autoload(library(lists), [last/2]).
+:- autoload(library(lists), [last/2, member/2]).
 
 %!  step_text(+Step, -Text:string) is det.
 %
@@ -61,6 +61,9 @@ simple(commit(Id), 'enter release ~w in the history', [Id]).
 simple(prune(Keep), 'remove all releases but the newest ~w, the active one and the rollback point', [Keep]).
 simple(record(_), 'note in the ledger what was seen', []).
 simple(discard(Id), 'remove release ~w', [Id]).
+simple(lock(_, _), 'take the lock', []).
+simple(unlock, 'give the lock back', []).
+simple(take_over(_), 'end what a deployment left that ended itself, and take its lock', []).
 simple(log_tail, 'read the end of the log', []).
 
 %!  result_text(+Result, -Text:string) is det.
@@ -115,6 +118,10 @@ plain(host_key_mismatch, 'the host has another key than known_hosts tells, or on
 plain(no_space, 'the host\'s disk is full', []).
 plain(command_failed(Code, _), 'a command ended with ~w', [Code]).
 plain(verification_failed(File), '~w did not arrive as it was hashed', [File]).
+plain(locked(Owner, Since, _), '~w is at work there, since ~w', [Owner, Time]) :-
+    format_time(atom(Time), '%FT%T%:z', Since).
+plain(changed_meanwhile, 'another release became active meanwhile', []).
+plain(lock_lost, 'somebody else took the lock', []).
 plain(cancelled, 'it was cancelled', []).
 plain(no_rollback_available, 'there is no release to go back to', []).
 plain(status(Status), 'it answered ~w', [Status]).
@@ -143,15 +150,27 @@ plain(unsupported_file(Path), '~q is neither file, folder nor link', [Path]).
 
 %!  advice(+Result, -Text:atom) is semidet.
 %
-%   Text is what to do about Result; the most pressing of its reasons decides.
+%   Text is what to do about Result; the most pressing of its reasons decides.  A first deployment that failed is not its
+%   own reason.
 
+advice(rolled_back_after_failure(error(no_rollback_available)), _) :-
+    !,
+    fail.
+advice(Result, 'let the user have sh there: as the login shell, and as a command') :-
+    sub_term(command_failed(_, ["the login did not run sh"|_]), Result),
+    !.
 advice(Result, Text) :-
     counsel(Reason, Text),
     sub_term(Reason, Result),
     !.
+advice(Result, Text) :-
+    sub_term(command_failed(Code, Lines), Result),
+    lacking(Code, Lines, Text),
+    !.
 
 sub_term(Sub, Term) :-
-    subsumes_term(Sub, Term).
+    subsumes_term(Sub, Term),
+    Sub = Term.
 sub_term(Sub, Term) :-
     compound(Term),
     arg(_, Term, Argument),
@@ -175,7 +194,9 @@ counsel(unreadable(_, _), 'make it readable, or exclude it from the sources with
 counsel(unsupported_file(_), 'exclude it from the sources with \\+').
 counsel(port_in_use(_), 'stop what listens there, or declare another port').
 counsel(no_rollback_available, 'deploy a good release, or name one that is kept with --to').
+counsel(locked(_, _, _), 'wait until it is done, with --lock-wait, or look at the host').
 counsel(not_deployed, 'deploy it first').
+counsel(exited(127), 'install on the host what the service is started with, or correct target or start_command').
 counsel(exited(_), Text) :- log(Text).
 counsel(not_listening(_), Text) :- log(Text).
 counsel(unhealthy(_), Text) :- log(Text).
@@ -183,6 +204,16 @@ counsel(hook_failed(_, _), 'correct the hook, or what it needs on the host').
 counsel(unreachable(_), Text) :- reach(Text).
 counsel(connection_refused, Text) :- reach(Text).
 counsel(timeout, Text) :- reach(Text).
+
+%!  lacking(+Code, +Lines, -Text) is semidet.
+%
+%   What a command lacked that ended with Code and these last Lines.
+
+lacking(_, Lines, 'let the user write there, or declare another user or remote_dir') :-
+    member(Line, Lines),
+    member(Words, ["Permission denied", "Read-only file system"]),
+    sub_string(Line, _, _, _, Words).
+lacking(127, _, 'install on the host what was not found').
 
 by_hand('look at the host now; then deploy or roll back again, which begins with what is found there').
 sources('correct declare_service_sources/2').

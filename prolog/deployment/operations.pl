@@ -24,7 +24,7 @@ An operation is a term named like its predicate, without the result and with its
 :- use_module(options, [check_options/3, lookup/3, default_option/3]).
 :- use_module(run, [collect_events/2, note_event/4]).
 :- use_module(running, [stopping/4, starting/3, draining/4, hooking/3, checking/4, status/4]).
-:- use_module(security, [validate_security/2]).
+:- use_module(security, [validate_security/2, is_local_host/1]).
 :- use_module(observation, [context/5]).
 
 %!  operation(?Operation, ?Service, ?Options, ?Scope, ?Needs) is nondet.
@@ -160,6 +160,7 @@ host_kind(_, _, failed).
 
 bad_result(deployed_with_warnings(_), warned).
 bad_result(error(security_validation_failed(_)), refused).
+bad_result(error(locked(_, _, _)), refused).
 bad_result(rolled_back_after_failure(error(rollback_failed(_))), not_restored).
 bad_result(error(deployment_failed(not_restored(_, _))), not_restored).
 bad_result(error(rollback_failed(not_restored(_, _))), not_restored).
@@ -226,7 +227,8 @@ require(Needs, Service) :-
     ;   true
     ).
 
-%   Two services that are declared on one port of one host can't both run there; at two addresses they can.
+%   Two services that are declared on one port of one host can't both run there: whoever listens on a port has to be
+%   the service's own process, at whatever address.
 
 check_ports(Needs, Service, Hosts) :-
     (   memberchk(port, Needs),
@@ -238,12 +240,18 @@ check_ports(Needs, Service, Hosts) :-
 
 same_port(Service, Host, Other, Port) :-
     resolve(Service, Host, [], port, Port),
-    service_host(Other, Host, _),
+    same_host(Host, Name),
+    service_host(Other, Name, _),
     Other \== Service,
-    resolve(Other, Host, [], port, Port),
-    \+ ( address(Service, Host, One), address(Other, Host, Another), One \== Another ).
+    resolve(Other, Name, [], port, Port).
 
-address(Service, Host, Address) :- resolve(Service, Host, [], address, Address).
+%   This machine has several names.
+
+same_host(Host, Host).
+same_host(Host, Name) :-
+    is_local_host(Host),
+    member(Name, [localhost, '127.0.0.1', '::1']),
+    Name \== Host.
 
 %   Security is judged over the whole service, before anything is done.
 

@@ -177,6 +177,10 @@ row(call, host, host, none,
     "The one host to act on").
 row(call, max_parallel, positive_integer, default(30),
     "Hosts that are worked on at the same time").
+row(call, lock_wait, seconds, default(0),
+    "Seconds to wait while another operation holds the lock of a host").
+row(call, lease, positive_seconds, default(30),
+    "Seconds, beside those a new release has to become healthy, that the lock outlasts a script whose controller is gone").
 
 row(force, force, boolean, default(false),
     "Whether to deploy although nothing changed").

@@ -151,7 +151,7 @@ exports([Name-Value|Pairs]) -->
 codes([]) --> [].
 codes([Code|Codes]) --> [Code], codes(Codes).
 
-start_words(Configuration, [sh, '-c', Command]) :-
+start_words(Configuration, [sh, '-c', --, Command]) :-
     memberchk(start_command(Command), Configuration),
     !.
 start_words(Configuration, Words) :-

@@ -119,6 +119,7 @@ remote_run([Step|Plan], Kind, [Step|Steps], Rest) :-
     remote_run(Plan, Kind, Steps, Rest).
 remote_run(Rest, _, [], Rest).
 
+kind(step(_, _, lock(_, _), _), _) :- !.     % goes with what follows
 kind(step(_, _, Action0, _), Kind) :-
     bare(Action0, Action),
     functor(Action, Name, _),

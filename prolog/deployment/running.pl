@@ -11,6 +11,7 @@
 
 :- autoload(library(lists), [member/2, memberchk/2]).
 :- use_module(plan, [stop_plan/3, start_plan/2, drain_plan/3, hooks_plan/4, check_plan/5, observed/2]).
+:- use_module(locks, [unless_locked/6, leased_run/4, lock_refusal/2]).
 :- use_module(run, [run/3]).
 :- use_module(observation, [observing/3]).
 
@@ -23,8 +24,15 @@ stopping(Manner, Context, Call, Result) :-
     observing(Context, Call, Seen),
     (   Seen = failed(Reason)
     ->  Result = error(stop_failed(Reason))
-    ;   stop_plan(Manner, Seen, Plan),
-        run(Plan, Context, report(Verdict, Outcomes, _)),
+    ;   unless_locked(Seen, Context, Call, stop(Manner, Seen, Context), stopping(Manner, Context), Result)
+    ).
+
+stop(Manner, Facts, Context, Result) :-
+    stop_plan(Manner, Facts, Plan),
+    leased_run(Plan, Facts, Context, Report),
+    (   lock_refusal(Report, Result)
+    ->  true
+    ;   Report = report(Verdict, Outcomes, _),
         stop_result(Verdict, Manner, Outcomes, Result)
     ).
 
@@ -53,14 +61,19 @@ starting(Context, Call, Result) :-
     observing(Context, Call, Seen),
     (   Seen = failed(Reason)
     ->  Result = error(start_failed(Reason))
-    ;   start_plan(Seen, Plan),
-        started(Plan, Context, Result)
+    ;   unless_locked(Seen, Context, Call, start(Seen, Context), starting(Context), Result)
     ).
 
-started([], _, error(start_failed(not_deployed))) :- !.
-started(Plan, Context, Result) :-
-    run(Plan, Context, report(Verdict, _, _)),
-    (   Verdict = failed(_, Reason)
+start(Facts, Context, Result) :-
+    start_plan(Facts, Plan),
+    started(Plan, Facts, Context, Result).
+
+started([], _, _, error(start_failed(not_deployed))) :- !.
+started(Plan, Facts, Context, Result) :-
+    leased_run(Plan, Facts, Context, Report),
+    (   lock_refusal(Report, Result)
+    ->  true
+    ;   Report = report(failed(_, Reason), _, _)
     ->  Result = error(start_failed(Reason))
     ;   Result = started
     ).

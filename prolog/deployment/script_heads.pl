@@ -153,8 +153,12 @@ ssh_option(Service, Host, ['-o', Option, '-o', 'IdentitiesOnly=yes']) :-
     atom_concat('IdentityFile=', Value, Option).
 ssh_option(Service, Host, ['-o', 'IdentityAgent=none']) :- resolve(Service, Host, [], agent, false).
 
-%   A path as a value of ssh's options: quoted, and % doubled, which begins a token there.
+%   A path as a value of ssh's options: quoted, and % doubled, which begins a token there.  For ${ it has no such escape.
 
+ssh_value(Path, _) :-
+    sub_atom(Path, _, _, _, '${'),
+    !,
+    throw(error(domain_error(ssh_path, Path), _)).
 ssh_value(Path, Value) :-
     atom_codes(Path, Codes),
     phrase(ssh_codes(Codes), Escaped),

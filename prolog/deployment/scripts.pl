@@ -20,7 +20,7 @@ step.  This is the only module that writes shell words.
 */
 
 :- autoload(library(apply), [maplist/3, foldl/4, include/3]).
-:- autoload(library(lists), [member/2, reverse/2]).
+:- autoload(library(lists), [append/3, member/2, reverse/2]).
 :- autoload(library(readutil), [read_file_to_string/3]).
 :- autoload(library(dcg/basics), [string//1]).
 
@@ -47,6 +47,9 @@ remote_words(confirm(Id),       [confirm, Id],           15).
 remote_words(commit(Id),        [commit, Id],            15).
 remote_words(prune(Keep),       [prune, Keep],           60).
 remote_words(log_tail,          [log_tail],              15).
+remote_words(lock(Lease, Id),   [lock, Lease, Id],       15).
+remote_words(unlock,            [unlock],                15).
+remote_words(take_over(Token),  [take_over, Token],      30).
 remote_words(hook(Event, _, A), [hook, Event|Words],     S) :- remote_words(A, Words, S).
 
 %!  remote_action(+Action) is semidet.
@@ -69,7 +72,8 @@ seconds_for(Action, Seconds) :-
 %
 %   Text of the script that performs Steps, a list of `do(Id, Mode, Action)`.  Mode is `must`, or `may`
 %   for a step whose failure does not end the script.  Context is
-%   `context(Service, Host, Target, Dir, Port, Token)`; a Dir `~/…` is below the user's home there.
+%   `context(Service, Host, Target, Dir, Port, Token)`; a Dir `~/…` is below the user's home there.  Token is
+%   `leased(Token, Controller)` where the operation has a lease, or takes it.
 
 script_text(context(Service, Host, _, Dir, Port, Token), Steps, Text) :-
     target_functions(Prelude),
@@ -85,8 +89,11 @@ target_settings(context(Service, Host, _, Dir, Port, Token)) -->
     assignment(service, Service),
     assignment(host, Host),
     assignment(service_port, Port),
-    assignment(token, Token),
+    operation(Token),
     directory(Dir, Service).
+
+operation(leased(Token, Controller)) --> !, assignment(token, Token), assignment(controller, Controller).
+operation(Token) --> assignment(token, Token).
 
 assignment(Name, Value) -->
     { atom_codes(Name, Codes) },
@@ -220,11 +227,17 @@ code_line(Line) :-
 %   Result is `ok`, `failed(Reason)`, `unknown(Reason)` where the connection was lost before the step's
 %   report came (a script goes on after that), or `not_run` when an earlier step failed.  Begin and End are
 %   seconds since the target started, or `none`.  Ending says how the script ended:
-%   `done(ExitStatus, LastErrorLines)` or `cut(Reason)`.
+%   `done(ExitStatus, LastErrorLines)` or `cut(Reason)`.  Where a script that ended has reported nothing at all, no
+%   sh has begun it: the reason's lines say so, and then what was said instead.
 
-step_outcomes(Steps, Ending, Lines, Outcomes) :-
+step_outcomes(Steps, Ending0, Lines, Outcomes) :-
     foldl(read_report, Lines, [], Reversed),
     reverse(Reversed, Reports),
+    (   Reports == [], Ending0 = done(Status, Errors)
+    ->  append(["the login did not run sh"|Lines], Errors, Said),
+        Ending = done(Status, Said)
+    ;   Ending = Ending0
+    ),
     outcomes(Steps, Reports, Ending, Outcomes).
 
 read_report(Line, Reports, [report(Id, Word, Rest, Time)|Reports]) :-
@@ -302,6 +315,11 @@ failure(Id, Reports, Text, Reason) :-
 
 reason("no_space", _, no_space).
 reason("timeout", _, timeout).
+reason("lock_lost", _, lock_lost).
+reason("changed_meanwhile", _, changed_meanwhile).
+reason("held", Text, held(Owner, Since, Purpose)) :-
+    split_string(Text, " ", "", Words),
+    maplist([Word, Atom]>>atom_string(Atom, Word), Words, [_, _, _, Owner, Since, Purpose]).
 reason("skipped", _, skipped).
 reason("in_use", _, in_use).
 reason("base_unusable", _, base_unusable).

@@ -10,7 +10,7 @@
 trap '' PIPE # a lost connection must not end the script between two steps
 job='' # a command that runs under `timeout`, which has a process group of its own and passes TERM on
 trap '[ -z "$job" ] || kill -s TERM "$job"; exit 143' TERM
-claimed='' failed_events=''
+claimed='' failed_events='' lease=''
 umask 022
 exec 3>&1 1>&2
 
@@ -40,7 +40,7 @@ attempt() {
     shift
     say begin "$step"
     reason=
-    claim "$1" && "$@"
+    holds "$1" && claim "$1" && "$@"
     code=$?
     if [ "$code" -eq 0 ]; then
         say end "$step" ok
@@ -225,6 +225,7 @@ observe() {
         [ ! -r "$release/.unifyweaver/port" ] || { read -r port <"$release/.unifyweaver/port" && got port "${release##*/}" "$port"; }
     done
     [ ! -r "$dir/run/history" ] || while read -r release; do got history "$release"; done <"$dir/run/history"
+    lock_told
     if process; then got running "$active"; elif left_behind; then got running none; fi
     return 0
 }
@@ -272,7 +273,7 @@ digest() { # FILE
 
 # Before its first change, a script ends what a lost connection may have left running of the same operation.
 claim() { # FUNCTION about to run
-    case $1 in observe | survey | log_tail) return 0 ;; esac
+    case $1 in observe | survey | log_tail | lock | unlock | take_over) return 0 ;; esac
     [ -z "$claimed" ] || return 0
     claimed=yes
     tool mkdir -p -m 700 -- "$dir/run" || return 1
@@ -302,6 +303,77 @@ end_script() {
         [ "$now" -lt "$end" ] || kill -s KILL -- "$target"
         sleep 0.05
     done
+}
+
+# ---- the lock: a folder that is taken and given back by rename ----------------------------------------------
+#
+# `who` tells the controller (see locks.pl); `holder`, of fixed length, is replaced in place:
+# TOKEN SCRIPT_PID BORN BOOT EXPIRY LEASE, times in centiseconds since boot.
+
+holder() { # FOLDER: sets held_by, holder_pid, holder_born, holder_boot, expiry, lease
+    held_by=
+    { read -r held_by holder_pid holder_born holder_boot expiry lease <"$1/holder"; } 2>/dev/null
+}
+
+# Before each change of an operation that has a lease; it is renewed.
+holds() { # FUNCTION about to run
+    case $1 in observe | survey | log_tail | lock | unlock | take_over) return 0 ;; esac
+    [ -n "${controller-}" ] || return 0
+    holder "$dir/run/lock"
+    [ "$held_by" = "$token" ] || because lock_lost || return 1
+    hold "$dir/run/lock"
+}
+
+hold() { # FOLDER
+    clock
+    read -r stat <"/proc/$$/stat"
+    read -r this_boot </proc/sys/kernel/random/boot_id
+    # shellcheck disable=SC2086
+    set -- "$1" ${stat##*) }
+    printf '%-199s\n' "$token $$ ${21} $this_boot $((now + lease * 100)) $lease" 1<>"$1/holder"
+}
+
+lock() { # LEASE RELEASE|none, which has to be the active one still
+    lease=$1
+    own=$dir/run/lock.$token
+    tool mkdir -p -m 700 -- "$dir/run" && tool rm -rf -- "$own" && tool mkdir -m 700 -- "$own" || return 1
+    { printf '%s\n' "$controller" >"$own/who" && hold "$own"; } 2>/dev/null || { rm -rf -- "$own"; because no_space || return 1; }
+    if ! mv -T -- "$own" "$dir/run/lock" 2>/dev/null; then
+        rm -rf -- "$own"
+        holder "$dir/run/lock"
+        [ "$held_by" = "$token" ] || because held "$(cat "$dir/run/lock/who" 2>/dev/null || echo - 0 0 - 0 -)" || return 1
+    fi
+    active=$(release_of current)
+    [ "${active:-none}" = "$2" ] || because changed_meanwhile
+}
+
+unlock() {
+    holder "$dir/run/lock"
+    [ "$held_by" = "$token" ] || return 0
+    tool mv -T -- "$dir/run/lock" "$dir/run/lock.$token" && tool rm -rf -- "$dir/run/lock.$token"
+}
+
+# Of a holder whose controller has ended, or whose lease has run out: its script ends first.
+take_over() { # TOKEN
+    holder "$dir/run/lock"
+    [ "$held_by" = "$1" ] || return 0
+    script_pid=$holder_pid script_born=$holder_born
+    end_script
+    mv -T -- "$dir/run/lock" "$dir/run/lock.$token" 2>/dev/null || return 0
+    holder "$dir/run/lock.$token"
+    if [ "$held_by" = "$1" ] || ! mv -T -- "$dir/run/lock.$token" "$dir/run/lock" 2>/dev/null; then
+        tool rm -rf -- "$dir/run/lock.$token"
+    fi
+}
+
+lock_told() {
+    [ -d "$dir/run/lock" ] || return 0
+    holder "$dir/run/lock"
+    read -r this_boot </proc/sys/kernel/random/boot_id
+    clock
+    state=held
+    if [ "$holder_boot" != "$this_boot" ] || { [ "$now" -gt "$expiry" ] && ! lives "$holder_pid" "$holder_born"; }; then state=expired; fi
+    got lock "$held_by" "$state" "$(cat "$dir/run/lock/who")"
 }
 
 # The release arrives as a tar stream on standard input; it gets its name only when it is verified.
@@ -506,7 +578,7 @@ command_in() { # FOLDER EVENT RELEASE SECONDS COMMAND
         cd -P "$1" || exit
         SERVICE=$service HOST=$host PORT=$service_port RELEASE=$3 EVENT=$2
         export SERVICE HOST PORT RELEASE EVENT
-        exec timeout -k 2 "$4" sh -c "$5"
+        exec timeout -k 2 "$4" sh -c -- "$5"
     ) </dev/null >"$output" 2>&1 3>&- &
     job=$!
     wait "$job"

@@ -193,7 +193,8 @@ value(environment, Pairs0, Pairs) :-
 value(header, header(Name0, Value0), header(Name, Value)) :-
     restricted_atom(Name0, `!#$%&'*+-.^_\`|~`, [], Name),
     value_text(Value0, Value),
-    \+ has_control(Value).
+    \+ has_control(Value),
+    \+ beyond_latin_1(Value).
 value(backend, Value0, Value) :-
     backend(Value0, Value).
 
@@ -354,6 +355,16 @@ has_control(Atom) :-
     atom_codes(Atom, Codes),
     member(Code, Codes),
     ( Code < 32 ; Code =:= 127 ),
+    !.
+
+%!  beyond_latin_1(+Atom) is semidet.
+%
+%   Atom holds a character that a header has no byte for.
+
+beyond_latin_1(Atom) :-
+    atom_codes(Atom, Codes),
+    member(Code, Codes),
+    Code > 255,
     !.
 
 %!  signal(+Name0, -Name) is semidet.

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from unifyweaver_py._terms import PrologString, Term
 from unifyweaver_py.effects import LiveEffects
-from unifyweaver_py.effects.ledger import Ledger, default_path
+from unifyweaver_py.effects.ledger import Ledger, _moved_aside, default_path
 
 
 @pytest.fixture
@@ -113,6 +116,131 @@ def test_several_threads_may_write_at_once(path: Path) -> None:
     for thread in threads:
         thread.join(20)
     assert len(get(ledger, "api", "hash")) == 20
+
+
+def spoil(path: Path, how: str) -> None:
+    content = path.read_bytes()
+    flipped = bytes(byte ^ 255 for byte in content[4096:])
+    spoiled = {
+        "none of SQLite's": b"no ledger" * 1000,
+        "cut": content[:5000],
+        "cut in its header": content[:70],
+        "flipped": content[:4096] + flipped,
+    }
+    path.write_bytes(spoiled[how])
+
+
+def set_aside(path: Path) -> list[Path]:
+    """The files that were this ledger, without what SQLite keeps beside them."""
+    found = path.parent.glob(f"{path.name}.damaged-*")
+    return [file for file in found if not file.name.endswith(("-wal", "-shm"))]
+
+
+@pytest.fixture
+def full(path: Path) -> Path:
+    """A ledger with something in it, closed."""
+    ledger = Ledger(path)
+    for number in range(100):
+        put(ledger, "api", str(number), "/srv", "hash", "x" * 100)
+    ledger.close()
+    return path
+
+
+@pytest.mark.parametrize("how", ["none of SQLite's", "cut", "cut in its header", "flipped"])
+def test_a_damaged_file_is_set_aside_whole_with_a_warning(
+    full: Path, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    spoil(full, how)
+    damaged = full.read_bytes()
+    ledger = Ledger(full)
+    assert get(ledger, "api", "hash") == []
+    put(ledger, "api", "h", "/srv", "hash", "1")
+    assert get(ledger, "api", "hash") == [("h", "/srv", "1")]
+    [aside] = set_aside(full)
+    assert aside.read_bytes() == damaged
+    assert f"The ledger {full} is damaged (" in caplog.text
+    assert f") and was set aside as {aside}. " in caplog.text
+
+
+def test_what_was_not_yet_written_into_a_damaged_file_is_set_aside_with_it(path: Path) -> None:
+    script = (
+        "import os, signal, sys\n"
+        "from unifyweaver_py._terms import Term\n"
+        "from unifyweaver_py.effects.ledger import Ledger\n"
+        "Ledger(sys.argv[1]).answer(Term('put', ('api', 'h', '/srv', 'hash', 'kept')))\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(path)], check=False, timeout=30)
+    log = path.with_name("ledger.sqlite3-wal").read_bytes()
+    assert b"kept" in log
+    identity = path.stat().st_dev, path.stat().st_ino
+    aside = _moved_aside(path, identity)
+    assert aside is not None
+    assert aside.with_name(f"{aside.name}-wal").read_bytes() == log
+    assert not path.exists()
+    assert get(Ledger(aside), "api", "hash") == [("h", "/srv", "kept")]
+
+
+def test_files_that_are_damaged_within_one_second_keep_names_of_their_own(full: Path) -> None:
+    for number in range(3):
+        full.write_bytes(b"damaged %d" % number * 1000)
+        ledger = Ledger(full)
+        assert get(ledger, "api", "hash") == []
+        ledger.close()
+    kept = sorted(file.read_bytes()[:9] for file in set_aside(full))
+    assert kept == [b"damaged 0", b"damaged 1", b"damaged 2"]
+
+
+def read_once(path: str, start: float) -> None:
+    ledger = Ledger(path)
+    while time.time() < start:
+        time.sleep(0.001)
+    ledger.answer(Term("put", ("api", str(os.getpid()), "/srv", "hash", "x")))
+    ledger.close()
+
+
+def test_a_file_that_several_processes_find_damaged_is_set_aside_once(full: Path) -> None:
+    spoil(full, "none of SQLite's")
+    context = multiprocessing.get_context("spawn")
+    start = time.time() + 3
+    readers = [context.Process(target=read_once, args=(str(full), start)) for _ in range(6)]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join(60)
+    assert [reader.exitcode for reader in readers] == [0] * 6
+    assert len(set_aside(full)) == 1
+    assert len(get(Ledger(full), "api", "hash")) == 6
+
+
+def test_what_another_process_has_begun_anew_is_not_set_aside(full: Path) -> None:
+    identity = full.stat().st_dev, full.stat().st_ino
+    full.unlink()
+    assert _moved_aside(full, identity) is None
+    put(Ledger(full), "api", "h", "/srv", "hash", "new")
+    another = identity[0], identity[1] + 1_000_000
+    assert _moved_aside(full, another) is None
+    assert get(Ledger(full), "api", "hash") == [("h", "/srv", "new")]
+
+
+def test_what_cannot_be_used_is_told_with_its_name_and_left_alone(
+    tmp_path: Path, live: LiveEffects, forward: Term
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    foreign = tmp_path / "foreign.sqlite3"
+    with sqlite3.connect(foreign) as connection:
+        connection.execute("CREATE TABLE observed (something_else)")
+    for path in (folder, foreign):
+        live.set_ledger(path)
+        told = f"the ledger {path} cannot be used: .*; move it away, or name another with UNIFYWEAVER_LEDGER"
+        with pytest.raises(sqlite3.Error, match=told):
+            live.ledger(forward, Term("get", ("api", "hash")))
+        outcome = live.ledger(forward, Term("put", ("api", "h", "/srv", "hash", "1")))
+        assert str(outcome).startswith(f"failed(ledger_failed('{path}',")
+    assert folder.is_dir()
+    with sqlite3.connect(foreign) as connection:
+        assert connection.execute("SELECT * FROM observed").fetchall() == []
 
 
 def test_it_is_written_through(path: Path) -> None:

@@ -29,7 +29,11 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 
 def declare(site: Site, lab: Lab, *hosts: Host, **options: object) -> None:
-    settings: dict[str, object] = {
+    site.declare({host.address: {} for host in hosts}, **settings(lab, **options))
+
+
+def settings(lab: Lab, **options: object) -> dict[str, object]:
+    return {
         "user": "root",
         "key_file": str(lab.key_file),
         "agent": False,
@@ -37,8 +41,8 @@ def declare(site: Site, lab: Lab, *hosts: Host, **options: object) -> None:
         "remote_dir": BASE,
         "port": 8080,
         "healthy_deadline": 5,
+        **options,
     }
-    site.declare({host.address: {} for host in hosts}, **{**settings, **options})
 
 
 def answer(host: Host, path: str = "/", port: int = 8080) -> str:
@@ -573,8 +577,8 @@ def test_dry_run_and_plan_change_nothing(lab: Lab, site: Site) -> None:
     before = current(host), backup(host), servers(host)
     plan = uw.deployment_plan("web")
     assert [step.args[0] for step in plan] == [
-        "observe", "scan", "stage", "keep", "drain", "stop", "switch", "start", "health",
-        "confirm", "commit", "prune", "record",
+        "observe", "scan", "lock", "stage", "keep", "drain", "stop", "switch", "start", "health",
+        "confirm", "commit", "prune", "unlock", "record",
     ]  # fmt: skip
     assert str(site.deploy(backend="dry")) == "deployed"
     assert (current(host), backup(host), servers(host)) == before
@@ -589,7 +593,7 @@ def test_file_edited_during_the_shipment_is_refused(lab: Lab, site: Site) -> Non
     big.write_bytes(os.urandom(60_000_000))
 
     def edit(event: uw.Event | uw.Begin) -> None:
-        if isinstance(event, uw.Begin) and event.steps[0] == "stage":
+        if isinstance(event, uw.Begin) and "stage" in event.steps:
             (site.folder / "VERSION").write_text("edited")
 
     result = site.deploy(on_event=edit)

@@ -353,11 +353,7 @@ def test_a_release_lost_while_the_difference_was_on_its_way(shipping: Shipping) 
     shipping.site.release("2")
 
     def lose(event: uw.Event | uw.Begin) -> None:
-        if (
-            isinstance(event, uw.Begin)
-            and event.steps[0] == "stage"
-            and (old / "package1").exists()
-        ):
+        if isinstance(event, uw.Begin) and "stage" in event.steps and (old / "package1").exists():
             subprocess.run(["rm", "-r", str(old / "package1")], check=True)
 
     result = shipping.deploy(on_event=lose)
@@ -433,7 +429,7 @@ def test_a_file_edited_while_the_difference_is_sent_is_refused(shipping: Shippin
     shipping.site.release("2")
 
     def edit(event: uw.Event | uw.Begin) -> None:
-        if isinstance(event, uw.Begin) and event.steps[0] == "stage":
+        if isinstance(event, uw.Begin) and "stage" in event.steps:
             (shipping.folder / "VERSION").write_text("3")
 
     result = shipping.deploy(on_event=edit)
@@ -447,7 +443,7 @@ def test_an_edited_reused_file_is_shipped_next_time(shipping: Shipping) -> None:
     shipping.site.release("2")
 
     def edit(event: uw.Event | uw.Begin) -> None:
-        if isinstance(event, uw.Begin) and event.steps[0] == "stage":
+        if isinstance(event, uw.Begin) and "stage" in event.steps:
             (shipping.folder / "package1/file1").write_bytes(bytes(SIZE))
 
     assert str(shipping.deploy(on_event=edit)) == "deployed"

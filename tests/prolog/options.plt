@@ -141,6 +141,7 @@ bad(method, ssh_port(0), port).
 bad(health_check, expect_status(99), http_status).
 bad(health_check, header('A', 'b\r\nC: d'), header).
 bad(health_check, header('A B', c), header).
+bad(health_check, header('A', '€'), header).
 bad(rollback, to('../x'), release_id).
 
 wrong(service, port(abc), port).

@@ -137,7 +137,7 @@ test(an_entry_point_is_one_word_whatever_it_is_called, Printed == "[python3][it'
     started_with([entry_point('it''s $(a) b.py')], [], Printed).
 test(the_environment_is_set_as_it_is_written, Printed == "[python3][server.py][--port][9][api][9][it's $HOME `x`][]") :-
     started_with([port(9), env(['A'-'it''s $HOME `x`', 'B'-''])], ['SERVICE', 'PORT', 'A', 'B'], Printed).
-test(a_declared_start_command_is_the_shells, Printed == "[sh][-c][exec run --port \"$PORT\"; echo 'x']") :-
+test(a_declared_start_command_is_the_shells, Printed == "[sh][-c][--][exec run --port \"$PORT\"; echo 'x']") :-
     started_with([start_command('exec run --port "$PORT"; echo ''x''')], [], Printed).
 test(the_port_is_written_into_the_release, Text == "9\n") :-
     declare_api([port(9)]),

@@ -313,9 +313,11 @@ test(a_cut_in_the_middle_of_a_report_is_no_report, Results == [ok, unknown(timeo
 test(a_cut_after_a_failure_leaves_the_rest_not_run, Results == [failed(no_space), not_run]) :-
     two(Steps),
     outcome(Steps, cut(timeout), ["1.0 end a failed no_space"], Results).
-test(a_script_that_says_nothing_failed, Results == [failed(command_failed(127, ["sh: not found"])), not_run]) :-
+test(where_nothing_is_reported_no_shell_began_the_script,
+     [forall(member(Lines-Errors-Said, [[]-["sh: not found"]-["sh: not found"], ["no account"]-[]-["no account"], []-[]-[]])),
+      Results == [failed(command_failed(127, ["the login did not run sh"|Said])), not_run]]) :-
     two(Steps),
-    outcome(Steps, done(127, ["sh: not found"]), [], Results).
+    outcome(Steps, done(127, Errors), Lines, Results).
 test(a_script_that_ends_within_a_step_failed_in_it, Results == [ok, failed(command_failed(137, []))]) :-
     two(Steps),
     outcome(Steps, done(137, []), ["1.0 begin a", "1.0 end a ok", "1.0 begin b"], Results).

@@ -146,7 +146,9 @@ class LiveEffects:
             return self._ledger.answer(request)
         except (sqlite3.Error, OSError) as error:
             if request.name != "put":
-                raise
+                advice = "move it away, or name another with UNIFYWEAVER_LEDGER"
+                text = f"the ledger {self._ledger.path} cannot be used: {error}; {advice}"
+                raise type(error)(text) from error
             return failed(Term("ledger_failed", (str(self._ledger.path), str(error))))
 
     def set_ledger(self, path: str | os.PathLike[str] | None) -> None:

@@ -51,7 +51,7 @@ def probe(method: str, url: str, options: list[Term], dial: Dial, stop: threadin
     with the names in lower case; of the body, the first 64 kB.
     """
     timeout, ca_file = DEFAULT_TIMEOUT, ""
-    headers = {"accept-encoding": "identity", "connection": "close"}
+    headers: dict[str, str | bytes] = {"accept-encoding": "identity", "connection": "close"}
     for option in options:
         match option:
             case Term("timeout", (int() | float() as seconds,)):
@@ -59,7 +59,7 @@ def probe(method: str, url: str, options: list[Term], dial: Dial, stop: threadin
             case Term("ca_file", (str(path),)):
                 ca_file = path
             case Term("header", (name, value)):
-                headers[str(name).lower()] = str(value)
+                headers[str(name).lower()] = str(value).strip(" ").encode("latin-1", "replace")
     request = _Request(
         method, url, headers=headers, verify=ca_file or True, dial=dial, timeout=timeout
     )
@@ -77,7 +77,7 @@ class _Request:
         method: str,
         url: str,
         *,
-        headers: Mapping[str, str],
+        headers: Mapping[str, str | bytes],
         verify: str | bool,
         dial: Dial,
         timeout: float,

@@ -55,6 +55,7 @@ class Ledger:
         self._path = Path(path) if path is not None else None
         self._lock = threading.Lock()
         self._open: sqlite3.Connection | None = None
+        self._identity: tuple[int, int] | None = None
 
     def answer(self, request: Term) -> str | Term:
         """Perform one request.
@@ -128,28 +129,70 @@ class Ledger:
 
     def _connection(self) -> sqlite3.Connection:
         if self._open is None:
+            self._identity = _identity(self.path)
             self._open = _open(self.path)
+            self._identity = self._identity or _identity(self.path)
         return self._open
 
     def _set_aside(self, error: Exception) -> None:
         if self._open is not None:
             self._open.close()
             self._open = None
-        path = self.path
-        aside = path.with_name(
-            f"{path.name}.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
-        )
-        with suppress(FileNotFoundError):  # another process was quicker
-            path.replace(aside)
-        for companion in ("-wal", "-shm"):
-            path.with_name(path.name + companion).unlink(missing_ok=True)
+        aside = _moved_aside(self.path, self._identity)
+        if aside is None:
+            return
         _LOG.warning(
             "The ledger %s is damaged (%s) and was set aside as %s. Nothing that decides was in it: "
             "what is deployed is asked of the hosts.",
-            path,
+            self.path,
             error,
             aside,
         )
+
+
+def _moved_aside(path: Path, identity: tuple[int, int] | None) -> Path | None:
+    """Give the file and what SQLite keeps beside it another name; None where another process was quicker."""
+    import fcntl
+
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)  # who else finds it damaged waits, and looks again
+        if not _identity(path) == identity == _identity_of(os.fstat(descriptor)):
+            return None
+        aside = _unused(
+            path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
+        )
+        for companion in ("-wal", "-shm", ""):
+            with suppress(FileNotFoundError):
+                path.with_name(path.name + companion).rename(
+                    aside.with_name(aside.name + companion)
+                )
+    finally:
+        os.close(descriptor)
+    return aside
+
+
+def _unused(path: Path) -> Path:
+    number = 1
+    found = path
+    while found.exists():
+        number += 1
+        found = path.with_name(f"{path.name}-{number}")
+    return found
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        return _identity_of(path.stat())
+    except OSError:
+        return None
+
+
+def _identity_of(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -157,10 +200,33 @@ def _open(path: Path) -> sqlite3.Connection:
 
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     connection = sqlite3.connect(path, timeout=BUSY_SECONDS, check_same_thread=False)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.executescript(SCHEMA)
+    try:
+        _write_ahead(connection)
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.executescript(SCHEMA)
+    except BaseException:
+        connection.close()
+        raise
     return connection
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Keep a write-ahead log. SQLite does not wait for another process that is about to do the same."""
+    end = time.monotonic() + BUSY_SECONDS
+    while not _tried(connection, last=time.monotonic() > end):
+        time.sleep(0.01)
+
+
+def _tried(connection: sqlite3.Connection, *, last: bool) -> bool:
+    import sqlite3
+
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+    except sqlite3.OperationalError as error:
+        if last or "locked" not in str(error):
+            raise
+        return False
+    return True
 
 
 def _text(value: Any) -> str:

@@ -1,0 +1,49 @@
+"""A controller in a process of its own: `python -m tests.controller FILE` deploys the site that a JSON file tells."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import unifyweaver_py as uw
+from tests.site import Site
+
+ROOT = Path(__file__).parents[1]
+
+
+def begin(
+    site: Site,
+    hosts: Sequence[str],
+    options: Mapping[str, Any],
+    hook: str | None = None,
+    **call: float,
+) -> subprocess.Popen[str]:
+    """Start one. `hook` is a command after the switch; `call` are options of the deployment. It prints the result."""
+    file = site.folder.with_suffix(".json")
+    told = {"folder": str(site.folder), "hosts": hosts, "options": options, "hook": hook}
+    file.write_text(json.dumps({**told, "call": call}))
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.controller", file],
+        cwd=ROOT,
+        env={**os.environ, "UNIFYWEAVER_LEDGER": str(file.with_suffix(".sqlite3"))},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def main(file: Path) -> None:
+    told = json.loads(file.read_text())
+    site = Site(Path(told["folder"]), fresh=False)
+    site.declare({host: {} for host in told["hosts"]}, **told["options"])
+    if told["hook"]:
+        uw.declare_lifecycle_hook("web", "post_deploy", uw.custom(told["hook"]))
+    print(site.deploy(**told["call"]))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
