@@ -52,6 +52,10 @@ comes from.  What acts on the world needs the Python package unifyweaver_py; eve
               start_service/2,              % +Service, -Result
               stop_service/2,               % +Service, -Result
               restart_service/2,            % +Service, -Result
+              lock_service/2,               % +Service, -Result
+              lock_service/3,               % +Service, +Options, -Result
+              unlock_service/2,             % +Service, -Result
+              lock_status/2,                % +Service, -Status
               graceful_stop/3,              % +Service, +Options, -Result
               drain_connections/3,          % +Service, +Options, -Result
               force_stop_service/3,         % +Service, +Timeout, -Result

@@ -20,12 +20,20 @@ def begin(
     site: Site,
     hosts: Sequence[str],
     options: Mapping[str, Any],
+    method: str = "ssh",
+    *,
     hook: str | None = None,
+    before: str | None = None,
     **call: float,
 ) -> subprocess.Popen[str]:
-    """Start one. `hook` is a command after the switch; `call` are options of the deployment. It prints the result."""
+    """Start one, that prints the result. `before` is a command before the deployment and `hook` one after the switch;
+    `call` are options of the deployment.
+    """
     file = site.folder.with_suffix(".json")
-    told = {"folder": str(site.folder), "hosts": hosts, "options": options, "hook": hook}
+    told = {
+        "folder": str(site.folder), "hosts": hosts, "options": options, "method": method,
+        "post_deploy": hook, "pre_deploy": before,
+    }  # fmt: skip
     file.write_text(json.dumps({**told, "call": call}))
     return subprocess.Popen(
         [sys.executable, "-m", "tests.controller", file],
@@ -39,9 +47,10 @@ def begin(
 def main(file: Path) -> None:
     told = json.loads(file.read_text())
     site = Site(Path(told["folder"]), fresh=False)
-    site.declare({host: {} for host in told["hosts"]}, **told["options"])
-    if told["hook"]:
-        uw.declare_lifecycle_hook("web", "post_deploy", uw.custom(told["hook"]))
+    site.declare({host: {} for host in told["hosts"]}, told["method"], **told["options"])
+    for event in ("pre_deploy", "post_deploy"):
+        if told[event]:
+            uw.declare_lifecycle_hook("web", event, uw.custom(told[event]))
     print(site.deploy(**told["call"]))
 
 

@@ -76,6 +76,7 @@ SHOWN = {
     "to.to": f"{LAB}::test_rollback_by_hand_and_none_left",
     "graceful_stop.drain_timeout": f"{LAB}::test_graceful_stop_ends_a_connection_that_never_ends",
     "graceful_stop.force_after": f"{HERE}::test_force_after_is_when_kill_follows",
+    "lock.reason": "test_public.py::test_lock_by_hand",
     "drain.timeout": f"{LAB}::test_drain_tells_the_service_and_ends_with_the_last_connection",
     "probe.endpoint": f"{HERE}::test_endpoint_is_asked_instead_of_the_declared_one",
     "probe.expect_status": f"{HERE}::test_expected_status",
@@ -177,7 +178,7 @@ def test_health_endpoint_is_what_a_deployment_asks(local: Local) -> None:
     local.declare()
     assert local.deploy().startswith("rolled_back_after_failure")
     local.declare(health_endpoint="/other")
-    assert local.deploy() == "deployed"
+    assert local.deploy(force=True) == "deployed"
 
 
 def test_drain_endpoint_is_posted_to(local: Local) -> None:
@@ -223,7 +224,7 @@ def test_address_is_where_the_service_is_asked(local: Local) -> None:
     local.declare(start_command=command, healthy_deadline=1)
     assert local.deploy().startswith("rolled_back_after_failure")
     local.declare(start_command=command, address="127.0.0.2")
-    assert local.deploy() == "deployed"
+    assert local.deploy(force=True) == "deployed"
 
 
 def test_remote_dir_holds_the_services_folder(local: Local, tmp_path: Path) -> None:

@@ -141,6 +141,28 @@ def test_stop_start_and_restart(running: Service) -> None:
     assert running.process not in ("", second)
 
 
+def test_lock_by_hand(running: Service) -> None:
+    assert ask("lock_status(web, Result)") == "unlocked"
+    assert ask("lock_service(web, Result)") == "locked"
+    assert ask("lock_status(web, Result)").args[2] == "by hand"
+    assert ask("unlock_service(web, Result)") == "unlocked"
+    assert ask("lock_service(web, [reason('moving house')], Result)") == "locked"
+    before = running.process
+    held = Term("error", (ask("lock_status(web, Result)"),))
+    assert held.args[0].args[2] == "moving house"
+    for goal in (
+        "lock_service(web, Result)",
+        "stop_service(web, Result)",
+        "deploy_with_rollback(web, [force(true)], Result)",
+        "rollback_service(web, Result)",
+    ):
+        assert ask(goal) == held
+    assert running.process == before
+    assert ask("unlock_service(web, Result)") == "unlocked"
+    assert ask("lock_status(web, Result)") == "unlocked"
+    assert ask("restart_service(web, Result)") == "started"
+
+
 def test_status(running: Service) -> None:
     assert ask("service_status(web, Result)") == "running"
     [solution] = uw.query("service_status(web, Host, Result)")

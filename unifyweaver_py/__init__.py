@@ -35,6 +35,8 @@ from unifyweaver_py._api import (
     is_local_service,
     lifecycle_hooks,
     load,
+    lock_service,
+    lock_status,
     once,
     query,
     release_hash,
@@ -54,6 +56,7 @@ from unifyweaver_py._api import (
     store_deployed_hash,
     store_rollback_hash,
     undeclare_service,
+    unlock_service,
     validate_security,
     wait_for_healthy,
 )
@@ -110,6 +113,8 @@ __all__ = [
     "is_local_service",
     "lifecycle_hooks",
     "load",
+    "lock_service",
+    "lock_status",
     "once",
     "query",
     "release_hash",
@@ -129,6 +134,7 @@ __all__ = [
     "store_deployed_hash",
     "store_rollback_hash",
     "undeclare_service",
+    "unlock_service",
     "validate_security",
     "wait_for_healthy",
 ]

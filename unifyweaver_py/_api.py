@@ -500,6 +500,24 @@ def restart_service(service: str, **options: OptionValue) -> Result:
     return _operate("restart_service", service, options=options)
 
 
+def lock_service(service: str, **options: OptionValue) -> Result:
+    """Take the lock of each host by hand, for a ``reason``: nothing that changes the service there is begun.
+
+    The result is ``locked``, ``error(locked(Owner, Since, Purpose))`` or ``error(lock_failed(Reason))``.
+    """
+    return _operate("lock_service", service, options=options)
+
+
+def unlock_service(service: str, **options: OptionValue) -> Result:
+    """Give back what ``lock_service`` took, whoever it was: ``unlocked`` or ``error(Reason)``."""
+    return _operate("unlock_service", service, options=options)
+
+
+def lock_status(service: str, **options: OptionValue) -> Result:
+    """Return ``unlocked``, ``locked(Owner, Since, Purpose)`` or ``unreachable(Reason)``."""
+    return _operate("lock_status", service, options=options)
+
+
 def graceful_stop(service: str, **options: OptionValue) -> Result:
     """Drain for ``drain_timeout`` (30) seconds, stop, and kill after ``force_after`` (60) more.
 

@@ -23,6 +23,7 @@ TITLES = {
     "call": "Of every operation",
     "force": "Of deployments",
     "to": "Of `rollback_service`",
+    "lock": "Of `lock_service`",
     "graceful_stop": "Of `graceful_stop`",
     "drain": "Of `drain_connections`",
     "probe": "Of `run_health_check` and `wait_for_healthy`",

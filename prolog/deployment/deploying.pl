@@ -8,7 +8,7 @@
 
 :- autoload(library(apply), [exclude/3, maplist/3]).
 :- autoload(library(lists), [append/3, last/2, member/2, memberchk/2, subtract/3]).
-:- use_module(locks, [unless_locked/6, leased_run/4, leased_plan/3, lock_refusal/2]).
+:- use_module(locks, [unless_locked/6, locked_out/5, leased_run/4, leased_plan/3, lock_refusal/2]).
 :- use_module(options, [lookup/3]).
 :- use_module(plan, [survey_plan/4, deploy_plan/3, rollback_plan/3, observed/2, earlier/3]).
 :- use_module(releases, [release/5, hash_of_id/2]).
@@ -20,14 +20,31 @@
 %   Flavour as in deploy_plan/3, Context as in context/5; Result as the predicate of that name gives it.
 
 deploy(Flavour, Context, Call, Result) :-
+    deploy(Flavour, Flavour, Context, Call, Result).
+
+%   Hooks that come first are those of the flavour Survey: they are run once, and not where somebody else is seen at work.
+
+deploy(Flavour, Survey, Context, Call, Result) :-
     Context = context(Service, Host, _, _, _, _),
-    survey_plan(Flavour, Service, Host, Survey),
-    run(Survey, Context, report(Verdict, Outcomes, _)),
+    survey_plan(Survey, Service, Host, [Observe|Plan]),
+    run([Observe], Context, report(Verdict, Outcomes, _)),
     (   Verdict = failed(Step, Reason)
     ->  survey_failure(Step, Reason, Result)
-    ;   surveyed(Service, Host, Call, Outcomes, Facts),
-        unless_locked(Facts, Context, Call, deploy_release(Flavour, Facts, Context), deploy(Flavour, Context), Result)
+    ;   Outcomes = [done(_, _, Seen, _)],
+        locked_out(facts(Service, Host, Call, Seen, none), Context, Call, deploy(Flavour, Survey, Context), Result0)
+    ->  Result = Result0
+    ;   run(Plan, Context, report(PlanVerdict, More, _)),
+        append(Outcomes, More, All),
+        deploy_surveyed(PlanVerdict, All, Flavour, Context, Call, Result)
     ).
+
+deploy_surveyed(failed(Step, Reason), _, _, _, _, Result) :-
+    survey_failure(Step, Reason, Result).
+deploy_surveyed(completed, Outcomes, Flavour, Context, Call, Result) :-
+    Context = context(Service, Host, _, _, _, _),
+    surveyed(Service, Host, Call, Outcomes, Facts),
+    unless_locked(Facts, Context, Call, deploy_release(Flavour, Facts, Context), deploy(Flavour, deploy_service, Context),
+                  Result).
 
 survey_failure(step(_, _, hook(_, Action, _), _), Reason, error(pre_deploy_failed(Failure))) :-
     !,
@@ -68,6 +85,8 @@ deploy_release(Flavour, Facts, Context, Result) :-
     ->  Facts = facts(_, _, _, _, release(Id, Hash, _)),
         run([step(record, none, record([deployed_hash-Hash, deployed_id-Id]), [])], Context, _),
         Result = unchanged
+    ;   known_bad(Facts, Hash)
+    ->  Result = error(known_bad_release(Hash))
     ;   deploy_plan(Flavour, Facts, Plan),
         leased_run(Plan, Facts, Context, Report),
         (   another_way(Report, Facts, Whole)
@@ -97,6 +116,14 @@ nothing_to_do(Facts) :-
     \+ observed(unfinished(_), Facts),
     findall(Confirmed, observed(history(Confirmed), Facts), History),
     last(History, Id),
+    \+ lookup(force, [Call], true).
+
+%   Its health check failed, and nothing has changed since.  One that was left active is tried again: what was before
+%   has to be restored.
+
+known_bad(facts(_, _, Call, Observed, release(Id, Hash, _)), Hash) :-
+    memberchk(bad(Id), Observed),
+    \+ memberchk(unfinished(Id), Observed),
     \+ lookup(force, [Call], true).
 
 deploy_result(_, _, Report, Result) :-
@@ -182,7 +209,11 @@ rollback(Facts, Context, Call, Result) :-
     unless_locked(Facts, Context, Call, go_back(Facts, Context, Call), rollback(Context), Result).
 
 go_back(Facts, Context, Call, Result) :-
-    (   rollback_target(Call, Facts, To)
+    (   rollback_target(Call, Facts, To),
+        observed(bad(To), Facts)
+    ->  hash_of_id(To, Hash),
+        Result = error(known_bad_release(Hash))
+    ;   rollback_target(Call, Facts, To)
     ->  rollback_plan(To, Facts, Plan),
         leased_run(Plan, Facts, Context, Report),
         (   lock_refusal(Report, Result)
@@ -237,6 +268,10 @@ planning(Context, Call, Steps) :-
 remaining(Facts, []) :-
     nothing_to_do(Facts),
     !.
+remaining(Facts, [step(stage, Host, failed(known_bad_release(Hash)), [])]) :-
+    known_bad(Facts, Hash),
+    !,
+    Facts = facts(_, Host, _, _, _).
 remaining(Facts, Plan) :-
     deploy_plan(deploy_with_rollback, Facts, Bare),
     leased_plan(Bare, Facts, Plan).

@@ -176,10 +176,10 @@ refusal(confirm(_), State, already_running(Other)) :-
     !.
 refusal(confirm(_), _, exited(unknown)) :- !.
 refusal(discard(_), _, in_use) :- !.
-refusal(lock(_, _), State, held(Owner, Since, Purpose)) :-
+refusal(lock(_, _, _), State, held(Owner, Since, Purpose)) :-
     memberchk(lock(_, _, _, _, _, Owner, Since, Purpose), State),
     !.
-refusal(lock(_, _), _, changed_meanwhile) :- !.
+refusal(lock(_, _, _), _, changed_meanwhile) :- !.
 refusal(_, _, not_deployed).
 
 named(Id:Name, Id, Action) :- !, action_name(Action, Name).
@@ -197,12 +197,14 @@ hidden(lost(_)).
 
 %   becomes(+Action, +State0, -State, -Notes) is semidet: fails where the real action would.
 
-becomes(lock(_, Id), State0, [leased|State], []) :-
+becomes(mark_bad(Id), State0, [bad(Id)|State], []) :- subtract(State0, [bad(Id)], State).
+becomes(lock(_, Id, Backup), State0, [leased|State], []) :-
     \+ memberchk(lock(_, _, _, _, _, _, _, _), State0),
     ( memberchk(current(Current), State0) -> Current = Id ; Id == none ),
+    ( memberchk(backup(Back), State0) -> Back = Backup ; Backup == none ),
     subtract(State0, [leased], State).
 becomes(unlock, State0, State, []) :- subtract(State0, [leased], State).
-becomes(take_over(Token), State0, State, []) :- subtract(State0, [lock(Token, _, _, _, _, _, _, _)], State).
+becomes(take_over(Token, _), State0, State, []) :- subtract(State0, [lock(Token, _, _, _, _, _, _, _)], State).
 becomes(survey, State0, State, Notes) :- becomes(observe, State0, State, Notes).
 becomes(observe, State, State, Notes) :-
     findall(Fact, ( member(Fact, State), \+ hidden(Fact) ), Notes).
@@ -228,7 +230,8 @@ becomes(confirm(Id), State, State, []) :- memberchk(running(Id), State).
 becomes(commit(Id), State0, State, []) :-
     findall(H, member(history(H), State0), History0),
     (   append(Before, [Id|_], History0) -> true ; Before = History0 ),
-    without(history, State0, State1),
+    without(history, State0, Others),
+    subtract(Others, [bad(Id)], State1),
     append(Before, [Id], History),
     findall(history(H), member(H, History), Facts),
     append(State1, Facts, State).

@@ -58,12 +58,13 @@ simple(command(Command, _), 'run ~q', [Command]).
 simple(nothing(Option), 'nothing, for no ~w is declared', [Option]).
 simple(confirm(Id), 'see that the process of release ~w owns the port', [Id]).
 simple(commit(Id), 'enter release ~w in the history', [Id]).
+simple(mark_bad(Id), 'mark release ~w as bad', [Id]).
 simple(prune(Keep), 'remove all releases but the newest ~w, the active one and the rollback point', [Keep]).
 simple(record(_), 'note in the ledger what was seen', []).
 simple(discard(Id), 'remove release ~w', [Id]).
-simple(lock(_, _), 'take the lock', []).
+simple(lock(_, _, _), 'take the lock', []).
 simple(unlock, 'give the lock back', []).
-simple(take_over(_), 'end what a deployment left that ended itself, and take its lock', []).
+simple(take_over(_, _), 'end what a deployment left that ended itself, and take its lock', []).
 simple(log_tail, 'read the end of the log', []).
 
 %!  result_text(+Result, -Text:string) is det.
@@ -118,8 +119,9 @@ plain(host_key_mismatch, 'the host has another key than known_hosts tells, or on
 plain(no_space, 'the host\'s disk is full', []).
 plain(command_failed(Code, _), 'a command ended with ~w', [Code]).
 plain(verification_failed(File), '~w did not arrive as it was hashed', [File]).
-plain(locked(Owner, Since, _), '~w is at work there, since ~w', [Owner, Time]) :-
+plain(locked(Owner, Since, Purpose), '~w holds the lock since ~w: ~w', [Owner, Time, Purpose]) :-
     format_time(atom(Time), '%FT%T%:z', Since).
+plain(known_bad_release(Hash), 'release ~w failed its health check before', [Hash]).
 plain(changed_meanwhile, 'another release became active meanwhile', []).
 plain(lock_lost, 'somebody else took the lock', []).
 plain(cancelled, 'it was cancelled', []).
@@ -194,6 +196,7 @@ counsel(unreadable(_, _), 'make it readable, or exclude it from the sources with
 counsel(unsupported_file(_), 'exclude it from the sources with \\+').
 counsel(port_in_use(_), 'stop what listens there, or declare another port').
 counsel(no_rollback_available, 'deploy a good release, or name one that is kept with --to').
+counsel(known_bad_release(_), 'change what was wrong; or, if it was not in the release, deploy it with --force').
 counsel(locked(_, _, _), 'wait until it is done, with --lock-wait, or look at the host').
 counsel(not_deployed, 'deploy it first').
 counsel(exited(127), 'install on the host what the service is started with, or correct target or start_command').

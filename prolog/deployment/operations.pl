@@ -20,6 +20,7 @@ An operation is a term named like its predicate, without the result and with its
 :- use_module(declarations, [require_service/1, service_targets/2, service_host/3, deploy_method_config/3, lifecycle_event/1, resolve/5]).
 :- use_module(deploying, [deploy/4, rollback/3, planning/3]).
 :- use_module(effects, [with_backend/3]).
+:- use_module(locks, [freezing/3, thawing/3, lock_state/3]).
 :- use_module(nearest, [nearest/3]).
 :- use_module(options, [check_options/3, lookup/3, default_option/3]).
 :- use_module(run, [collect_events/2, note_event/4]).
@@ -41,6 +42,9 @@ operation(deployment_plan(S, O),       S, O, plan,          [method, port]).
 operation(start_service(S, O),         S, O, operation,     [method]).
 operation(stop_service(S, O),          S, O, operation,     [method]).
 operation(restart_service(S, O),       S, O, operation,     [method]).
+operation(lock_service(S, O),          S, O, lock,          [method]).
+operation(unlock_service(S, O),        S, O, operation,     [method]).
+operation(lock_status(S, O),           S, O, operation,     [method]).
 operation(graceful_stop(S, O),         S, O, graceful_stop, [method]).
 operation(drain_connections(S, O),     S, O, drain,         [method]).
 operation(force_stop_service(S, _, O), S, O, operation,     [method]).
@@ -73,6 +77,12 @@ act(restart_service(_, _), Context, Options, Result) :-
     ->  starting(Context, Options, Result)
     ;   Result = Stopped
     ).
+act(lock_service(_, _), Context, Options, Result) :-
+    freezing(Context, Options, Result).
+act(unlock_service(_, _), Context, Options, Result) :-
+    thawing(Context, Options, Result).
+act(lock_status(_, _), Context, Options, Result) :-
+    lock_state(Context, Options, Result).
 act(graceful_stop(_, _), Context, Options, Result) :-
     value(graceful_stop, drain_timeout, Options, Drain),
     value(graceful_stop, force_after, Options, Force),
@@ -115,6 +125,9 @@ good_result(started).
 good_result(stopped).
 good_result(force_stopped).
 good_result(drained).
+good_result(locked).
+good_result(unlocked).
+good_result(locked(_, _, _)).
 good_result(healthy).
 good_result(running).
 good_result(ok).
@@ -161,6 +174,7 @@ host_kind(_, _, failed).
 bad_result(deployed_with_warnings(_), warned).
 bad_result(error(security_validation_failed(_)), refused).
 bad_result(error(locked(_, _, _)), refused).
+bad_result(error(known_bad_release(_)), refused).
 bad_result(rolled_back_after_failure(error(rollback_failed(_))), not_restored).
 bad_result(error(deployment_failed(not_restored(_, _))), not_restored).
 bad_result(error(rollback_failed(not_restored(_, _))), not_restored).

@@ -53,6 +53,7 @@ distinct_scope(operation).
 distinct_scope(plan).
 distinct_scope(rollback).
 distinct_scope(graceful_stop).
+distinct_scope(lock).
 distinct_scope(drain).
 distinct_scope(health_check).
 distinct_scope(wait).
@@ -72,6 +73,8 @@ scope_group(operation, force).
 scope_group(plan, call).
 scope_group(plan, force).
 scope_group(rollback, call).
+scope_group(lock, call).
+scope_group(lock, lock).
 scope_group(rollback, to).
 scope_group(graceful_stop, call).
 scope_group(graceful_stop, graceful_stop).
@@ -187,6 +190,9 @@ row(force, force, boolean, default(false),
 
 row(to, to, release_id, none,
     "Hash of the release to restore, instead of the rollback point").
+
+row(lock, reason, text, default('by hand'),
+    "Why the lock is taken, for who finds it taken").
 
 row(graceful_stop, drain_timeout, seconds, default(30),
     "Seconds to wait for open connections to end").

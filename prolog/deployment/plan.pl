@@ -17,12 +17,12 @@
 A plan is a list of `step(Id, Host, Action, Undo)`.  Action is done on the target (see deployment_scripts) or by the
 controller: `scan/3`, `probe/3`, `request/3`, `record/1`, `nothing/1`.  An action in `try/1` may fail without
 stopping the plan.  Undo is a list of actions, performed when this step or a later one fails; the undoing of
-later steps comes first.
+later steps comes first.  An action in `if_unhealthy/1` is performed when this step itself found that out.
 
 Facts is `facts(Service, Host, Call, Observed, Release)`: the options of the call, what was observed on the
 target, and the release to deploy (see release/5), or `none`.  Observed is a list of `current(Id)`,
 `backup(Id)`, `release(Id)`, `port(Id, Text)`, `history(Id)`, `running(Id)` (`none`: processes that have lost their
-leader), and `manifest(Id, Digest, Touched)` of a
+leader), `bad(Id)` (its health check failed), and `manifest(Id, Digest, Touched)` of a
 release that another can be built on: Touched is what was changed there since, in hexadecimal, or `-`.  After
 `unfinished(Id)` current and running are those of before the deployment that left Id.
 */
@@ -250,8 +250,9 @@ event_actions(Flavour, Event, facts(Service, Host, _, _, _), Actions) :-
 checking(Flavour, Facts) -->
     { with_check(Flavour), !,
       new_release(Facts, New, _),
-      release_probe(New, Facts, Probe) },
-    step(health, Facts, Probe, []),
+      release_probe(New, Facts, Probe),
+      ( Flavour == rollback -> Undo = [] ; Undo = [if_unhealthy(mark_bad(New))] ) },
+    step(health, Facts, Probe, Undo),
     confirming(Facts).
 checking(_, Facts) -->
     confirming(Facts).
@@ -324,7 +325,7 @@ undo_commit(Facts, Undo) :-
 earlier(To, Facts, Earlier) :-
     findall(Id, observed(history(Id), Facts), History),
     append(Before, [To|_], History),
-    findall(Id, ( member(Id, Before), observed(release(Id), Facts) ), Kept),
+    findall(Id, ( member(Id, Before), observed(release(Id), Facts), \+ observed(bad(Id), Facts) ), Kept),
     last(Kept, Earlier),
     Earlier \== To,
     !.

@@ -9,12 +9,15 @@
             graceful_stop/3, drain_connections/3, force_stop_service/3,
             execute_hooks/3,
             run_health_check/3, wait_for_healthy/3,
+            lock_service/2, lock_service/3, unlock_service/2, lock_status/2,
             service_status/2, service_status/3
           ]).
 
 /** <module> The operations as predicates
 
-Each performs the operation of its name, see perform/2, and gives its result term.
+Each performs the operation of its name, see perform/2, and gives its result term.  Those that change a host work there
+one at a time: whoever finds the lock taken gets `error(locked(Owner, Since, Purpose))`, at once or after `lock_wait(0)`
+seconds.
 */
 
 :- use_module(declarations, [service_targets/2]).
@@ -41,7 +44,8 @@ deploy_with_hooks(Service, Result) :- perform(deploy_with_hooks(Service, []), Re
 %!  deploy_with_rollback(+Service, +Options, -Result) is det.
 %
 %   Hooks, deployment and health check; what fails after the switch, or is unhealthy, is rolled back.  Result is as
-%   in deploy_with_hooks/2, or `rolled_back_after_failure(Back)`: Back is `rolled_back(Hash)`,
+%   in deploy_with_hooks/2, `error(known_bad_release(Hash))` where this very release failed its health check before (but
+%   with `force(true)`), or `rolled_back_after_failure(Back)`: Back is `rolled_back(Hash)`,
 %   `error(no_rollback_available)` after a first deployment (nothing stays active), or
 %   `error(rollback_failed(Reason))`.  Options: `backend(live | dry | model(Script))`, `host(Host)`, `force(true)`,
 %   `max_parallel(30)` hosts at once.
@@ -90,6 +94,28 @@ stop_service(Service, Result) :- perform(stop_service(Service, []), Result).
 %!  restart_service(+Service, -Result) is det.
 
 restart_service(Service, Result) :- perform(restart_service(Service, []), Result).
+
+%!  lock_service(+Service, -Result) is det.
+%!  lock_service(+Service, +Options, -Result) is det.
+%
+%   Take the lock of each host by hand, until unlock_service/2: nothing that changes the service there is begun.
+%   Options: `reason(Text)`.  `locked`, `error(locked(Owner, Since, Purpose))` or `error(lock_failed(Reason))`.
+
+lock_service(Service, Result) :- perform(lock_service(Service, []), Result).
+lock_service(Service, Options, Result) :- perform(lock_service(Service, Options), Result).
+
+%!  unlock_service(+Service, -Result) is det.
+%
+%   Give back what lock_service/3 took, whoever it was.  `unlocked`, `error(lock_failed(Reason))`, or
+%   `error(locked(Owner, Since, Purpose))` where an operation is at work.
+
+unlock_service(Service, Result) :- perform(unlock_service(Service, []), Result).
+
+%!  lock_status(+Service, -Status) is det.
+%
+%   `unlocked`, `locked(Owner, Since, Purpose)`, Since in seconds since the epoch, or `unreachable(Reason)`.
+
+lock_status(Service, Status) :- perform(lock_status(Service, []), Status).
 
 %!  graceful_stop(+Service, +Options, -Result) is det.
 %

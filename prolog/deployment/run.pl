@@ -59,11 +59,15 @@ ask(Effect, Answer) :-
 
 undo_steps(Reversed, Steps) :-
     findall(step(Id, Host, try(Action), Again),
-            ( member(done(step(Of, Host, _, Undo), _, _, _), Reversed),
-              nth_action(Undo, N, Action),
+            ( member(done(step(Of, Host, _, Undo), Result, _, _), Reversed),
+              nth_action(Undo, N, Action0),
+              undone(Action0, Result, Action),
               atomic_list_concat([undo, Of, N], '_', Id),
               ( Action = hook(_, _, _) -> Again = [] ; Again = again ) ),
             Steps).
+
+undone(if_unhealthy(Action), Result, Action) :- !, Result = failed(unhealthy(_)).
+undone(Action, _, Action).
 
 nth_action(Actions, N, Action) :-
     append(Before, [Action|_], Actions),
@@ -119,7 +123,7 @@ remote_run([Step|Plan], Kind, [Step|Steps], Rest) :-
     remote_run(Plan, Kind, Steps, Rest).
 remote_run(Rest, _, [], Rest).
 
-kind(step(_, _, lock(_, _), _), _) :- !.     % goes with what follows
+kind(step(_, _, lock(_, _, _), _), _) :- !.  % goes with what follows
 kind(step(_, _, Action0, _), Kind) :-
     bare(Action0, Action),
     functor(Action, Name, _),

@@ -45,11 +45,12 @@ remote_words(link(backup, Id),  [link, '.backup', Id],   15).
 remote_words(start(Id, T),      [start, Id, Whole],      S) :- Whole is ceiling(T), S is T + 15.
 remote_words(confirm(Id),       [confirm, Id],           15).
 remote_words(commit(Id),        [commit, Id],            15).
+remote_words(mark_bad(Id),      [mark_bad, Id],          15).
 remote_words(prune(Keep),       [prune, Keep],           60).
 remote_words(log_tail,          [log_tail],              15).
-remote_words(lock(Lease, Id),   [lock, Lease, Id],       15).
+remote_words(lock(T, Id, Back), [lock, T, Id, Back],     15).
 remote_words(unlock,            [unlock],                15).
-remote_words(take_over(Token),  [take_over, Token],      30).
+remote_words(take_over(Of, How), [take_over, Of, How],   30).
 remote_words(hook(Event, _, A), [hook, Event|Words],     S) :- remote_words(A, Words, S).
 
 %!  remote_action(+Action) is semidet.

@@ -9,7 +9,7 @@
 
 trap '' PIPE # a lost connection must not end the script between two steps
 job='' # a command that runs under `timeout`, which has a process group of its own and passes TERM on
-trap '[ -z "$job" ] || kill -s TERM "$job"; exit 143' TERM
+trap '[ -z "$job" ] || { kill -s TERM "$job"; wait "$job"; }; exit 143' TERM
 claimed='' failed_events='' lease=''
 umask 022
 exec 3>&1 1>&2
@@ -214,6 +214,7 @@ remove() { # RELEASE
 # ---- steps -----------------------------------------------------------------------------------------
 
 observe() {
+    lock_told # what comes behind it is of whoever had it, or of nobody
     for name in current backup; do
         case $name in current) release=$(release_of current) ;; *) release=$(release_of .backup) ;; esac
         [ -z "$release" ] || got "$name" "$release"
@@ -225,7 +226,7 @@ observe() {
         [ ! -r "$release/.unifyweaver/port" ] || { read -r port <"$release/.unifyweaver/port" && got port "${release##*/}" "$port"; }
     done
     [ ! -r "$dir/run/history" ] || while read -r release; do got history "$release"; done <"$dir/run/history"
-    lock_told
+    [ ! -r "$dir/run/bad" ] || while read -r release; do got bad "$release"; done <"$dir/run/bad"
     if process; then got running "$active"; elif left_behind; then got running none; fi
     return 0
 }
@@ -297,7 +298,7 @@ end_script() {
     [ "$3" != "$script_pid" ] || target=-$script_pid
     kill -s TERM -- "$target"
     clock
-    end=$((now + 200))
+    end=$((now + 300))
     while lives "$script_pid" "$script_born"; do
         clock
         [ "$now" -lt "$end" ] || kill -s KILL -- "$target"
@@ -308,72 +309,133 @@ end_script() {
 # ---- the lock: a folder that is taken and given back by rename ----------------------------------------------
 #
 # `who` tells the controller (see locks.pl); `holder`, of fixed length, is replaced in place:
-# TOKEN SCRIPT_PID BORN BOOT EXPIRY LEASE, times in centiseconds since boot.
+# TOKEN SCRIPT_PID BORN BOOT EXPIRY LEASE, times in centiseconds since boot. Who took it by hand has - for the last two.
+# After a crash, either file may be empty.
 
-holder() { # FOLDER: sets held_by, holder_pid, holder_born, holder_boot, expiry, lease
+holder() { # FOLDER: sets held_by (- of an empty record), holder_pid, holder_born, holder_boot, expiry, lease
     held_by=
     { read -r held_by holder_pid holder_born holder_boot expiry lease <"$1/holder"; } 2>/dev/null
+    case $expiry-$lease in ---) ;; -* | *- | *[!0-9-]*) expiry=0 lease=0 holder_boot= ;; esac
+    case $held_by in '' | */*) held_by=- ;; esac
 }
 
-# Before each change of an operation that has a lease; it is renewed.
+who() { # prints the words of the lock's controller
+    since='' purpose='' more=''
+    { read -r machine begun_by begun_at owner since purpose more <"$dir/run/lock/who"; } 2>/dev/null
+    case $since in '' | *[!0-9]*) purpose='' ;; esac
+    if [ -z "$purpose" ] || [ -n "$more" ]; then
+        printf '%s' '- 0 0 - 0 -'
+    else
+        printf '%s' "$machine $begun_by $begun_at $owner $since $purpose"
+    fi
+}
+
+# The machine was started since, or the lease is over, or of a clock that is no more, and no script runs.
+expired() {
+    [ "$expiry" != - ] || return 1
+    read -r this_boot </proc/sys/kernel/random/boot_id
+    [ "$holder_boot" = "$this_boot" ] || return 0
+    clock
+    if [ "$now" -le "$expiry" ] && [ "$expiry" -le $((now + lease * 100)) ]; then return 1; fi
+    ! lives "$holder_pid" "$holder_born"
+}
+
+# A pid is of one boot only.
+end_holder() {
+    read -r this_boot </proc/sys/kernel/random/boot_id
+    [ "$holder_boot" = "$this_boot" ] || return 0
+    script_pid=$holder_pid script_born=$holder_born
+    end_script
+}
+
+# Before each change of an operation that has a lease; it is renewed. What is written is the record that was open before
+# the lock was found to be our own: never another's, if it is taken over meanwhile. Whoever takes over looks for a script
+# in the record behind the rename, and we for the lock behind the record: one of the two sees the other.
 holds() { # FUNCTION about to run
     case $1 in observe | survey | log_tail | lock | unlock | take_over) return 0 ;; esac
     [ -n "${controller-}" ] || return 0
-    holder "$dir/run/lock"
-    [ "$held_by" = "$token" ] || because lock_lost || return 1
-    hold "$dir/run/lock"
+    { renew 2>&5; } 5>&2 2>/dev/null 4<>"$dir/run/lock/holder" || because "${reason:-lock_lost}"
 }
 
-hold() { # FOLDER
+renew() {
+    holder "$dir/run/lock"
+    [ "$held_by" = "$token" ] || return 1
+    [ "$holder_pid" = $$ ] || end_holder
+    hold >&4 || because no_space || return 1
+    holder "$dir/run/lock"
+    [ "$held_by" = "$token" ]
+}
+
+hold() { # prints the record
     clock
     read -r stat <"/proc/$$/stat"
     read -r this_boot </proc/sys/kernel/random/boot_id
     # shellcheck disable=SC2086
-    set -- "$1" ${stat##*) }
-    printf '%-199s\n' "$token $$ ${21} $this_boot $((now + lease * 100)) $lease" 1<>"$1/holder"
+    set -- ${stat##*) }
+    expiry=-
+    [ "$lease" = - ] || expiry=$((now + lease * 100))
+    printf '%-199s\n' "$token $$ ${20} $this_boot $expiry $lease"
 }
 
-lock() { # LEASE RELEASE|none, which has to be the active one still
+lock() { # LEASE|- ACTIVE BACKUP: releases or none, which have to be that still
     lease=$1
     own=$dir/run/lock.$token
-    tool mkdir -p -m 700 -- "$dir/run" && tool rm -rf -- "$own" && tool mkdir -m 700 -- "$own" || return 1
-    { printf '%s\n' "$controller" >"$own/who" && hold "$own"; } 2>/dev/null || { rm -rf -- "$own"; because no_space || return 1; }
+    tool mkdir -p -m 700 -- "$dir/run" && tool rm -rf -- "$own" "$dir/run/over.$token" || return 1
+    mv -T -- "$dir/run/spare" "$own" 2>/dev/null || tool mkdir -m 700 -- "$own" || return 1
+    { printf '%-511s\n' "$controller" 1<>"$own/who" && hold 1<>"$own/holder"; } 2>/dev/null || { rm -rf -- "$own"; because no_space || return 1; }
     if ! mv -T -- "$own" "$dir/run/lock" 2>/dev/null; then
-        rm -rf -- "$own"
+        spare "$own"
         holder "$dir/run/lock"
-        [ "$held_by" = "$token" ] || because held "$(cat "$dir/run/lock/who" 2>/dev/null || echo - 0 0 - 0 -)" || return 1
+        [ "$held_by" = "$token" ] || because held "$(who)" || return 1
     fi
-    active=$(release_of current)
-    [ "${active:-none}" = "$2" ] || because changed_meanwhile
+    active=$(release_of current) backup=$(release_of .backup)
+    [ "${active:-none} ${backup:-none}" = "$2 $3" ] || because changed_meanwhile
 }
 
 unlock() {
     holder "$dir/run/lock"
     [ "$held_by" = "$token" ] || return 0
-    tool mv -T -- "$dir/run/lock" "$dir/run/lock.$token" && tool rm -rf -- "$dir/run/lock.$token"
+    vacate "$token" && spare "$dir/run/over.$token" && tool rm -rf -- "$dir"/run/over.*
 }
 
-# Of a holder whose controller has ended, or whose lease has run out: its script ends first.
-take_over() { # TOKEN
+# What was a lock is kept for the next, that on a full disk something can still be stopped or made room.
+spare() { # FOLDER
+    mv -T -- "$1" "$dir/run/spare" 2>/dev/null || tool rm -rf -- "$1"
+}
+
+# Of a holder whose controller has `ended`, or whose lease has `expired` and was not renewed meanwhile: its script ends first.
+take_over() { # TOKEN ended|expired
     holder "$dir/run/lock"
     [ "$held_by" = "$1" ] || return 0
-    script_pid=$holder_pid script_born=$holder_born
-    end_script
-    mv -T -- "$dir/run/lock" "$dir/run/lock.$token" 2>/dev/null || return 0
-    holder "$dir/run/lock.$token"
-    if [ "$held_by" = "$1" ] || ! mv -T -- "$dir/run/lock.$token" "$dir/run/lock" 2>/dev/null; then
-        tool rm -rf -- "$dir/run/lock.$token"
+    [ "$2" = ended ] || expired || return 0
+    end_holder
+    [ "$1" != - ] || tool rm -rf -- "$dir/run/over.-" || return 1
+    vacate "$1" && end_holder
+}
+
+# The lock that was TOKEN's gets a name that one folder can have: who comes later finds it taken, and can't rename the next
+# holder's instead. It stays until another gives the lock back. Sets the holder anew, to none where nobody lost a lock.
+vacate() { # TOKEN
+    complaint=$(LC_ALL=C mv -T -- "$dir/run/lock" "$dir/run/over.$1" 2>&1)
+    code=$?
+    if [ "$code" -ne 0 ]; then
+        holder "$dir/run/lock"
+        holder_boot=
+        [ "$held_by" != "$1" ] || [ ! -d "$dir/run/lock" ] || blame "$complaint"
+        return
     fi
+    holder "$dir/run/over.$1"
+    [ "$held_by" != "$1" ] && mv -T -- "$dir/run/over.$1" "$dir/run/lock" 2>/dev/null || return 0
+    holder_boot=
 }
 
 lock_told() {
     [ -d "$dir/run/lock" ] || return 0
     holder "$dir/run/lock"
-    read -r this_boot </proc/sys/kernel/random/boot_id
-    clock
     state=held
-    if [ "$holder_boot" != "$this_boot" ] || { [ "$now" -gt "$expiry" ] && ! lives "$holder_pid" "$holder_born"; }; then state=expired; fi
-    got lock "$held_by" "$state" "$(cat "$dir/run/lock/who")"
+    ! expired || state=expired
+    who=$(who)
+    [ ! -d "$dir/run/lock" ] || got lock "$held_by" "$state" "$who"
 }
 
 # The release arrives as a tar stream on standard input; it gets its name only when it is verified.
@@ -733,6 +795,7 @@ confirm() { # RELEASE
 # The releases that were active and confirmed, oldest first; going back to one takes the later ones off.
 commit() { # RELEASE
     tool rm -f -- "$dir/run/script"
+    bad_list "$1" || return 1
     if [ -r "$dir/run/history" ] && [ "$(tail -n 1 "$dir/run/history")" = "$1" ]; then return 0; fi
     {
         [ ! -r "$dir/run/history" ] || while read -r release; do
@@ -742,6 +805,20 @@ commit() { # RELEASE
         printf '%s\n' "$1"
     } | tail -n 50 >"$dir/run/history.new" || because no_space || return 1
     tool mv -T -- "$dir/run/history.new" "$dir/run/history"
+}
+
+# Releases whose health check failed, until one is confirmed all the same.
+mark_bad() { # RELEASE
+    bad_list "$1" "$1"
+}
+
+bad_list() { # RELEASE to take off, and to add if it is given again
+    [ -n "${2-}" ] || grep -qxF -- "$1" "$dir/run/bad" 2>/dev/null || return 0
+    {
+        [ ! -r "$dir/run/bad" ] || grep -vxF -- "$1" "$dir/run/bad"
+        [ -z "${2-}" ] || printf '%s\n' "$2"
+    } | tail -n 50 >"$dir/run/bad.new" || because no_space || return 1
+    tool mv -T -- "$dir/run/bad.new" "$dir/run/bad"
 }
 
 # Keep the newest N releases, and always the active one and the rollback point.

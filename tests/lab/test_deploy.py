@@ -238,7 +238,8 @@ def test_failed_deployment_tried_again_keeps_the_rollback_point(lab: Lab, site: 
     before = current(host), backup(host)
     site.release("3", "broken")
     for _ in range(2):
-        assert str(site.deploy()).startswith("rolled_back_after_failure(rolled_back(")
+        result = site.deploy(force=True)
+        assert str(result).startswith("rolled_back_after_failure(rolled_back(")
         assert (current(host), backup(host)) == before
     assert str(uw.rollback_service("web")) == rolled_back(before[1])
     assert answer(host) == "1"
@@ -704,6 +705,24 @@ def test_ctrl_c_ends_the_waiting_and_undoes(lab: Lab, site: Site, during: str) -
     assert current(host) == before
     assert answer(host) == "1"
     assert len(servers(host)) == 1
+
+
+def test_release_that_was_unhealthy_is_not_deployed_again_unchanged(lab: Lab, site: Site) -> None:
+    host = lab.hosts[0]
+    declare(site, lab, host)
+    site.deploy()
+    site.release("2", "broken")
+    assert str(site.deploy()).startswith("rolled_back_after_failure(rolled_back(")
+    bad = Term("error", (Term("known_bad_release", (uw.release_hash("web"),)),))
+    result = site.deploy()
+    assert result.term == bad
+    assert set(steps(result)) == {"observe", "scan", "result"}
+    assert str(site.deploy(force=True)).startswith("rolled_back_after_failure(rolled_back(")
+    site.release("2")
+    assert str(site.deploy()) == "deployed"
+    site.release("2", "broken")
+    assert site.deploy().term == bad
+    assert answer(host) == "2"
 
 
 # ---- what an attack found ----------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from unifyweaver_py.effects.patterns import Pattern
 
 FILES = 60
 SIZE = 50_000
-SCRIPTS = 120_000  # the text of all scripts of a deployment, and what they report, at most
+SCRIPTS = 150_000  # the text of all scripts of a deployment, and what they report, at most
 EVERYTHING = [Pattern("**")]
 
 

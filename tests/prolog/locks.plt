@@ -26,13 +26,13 @@ of_this_process(Lock) :-
 :- begin_tests(locks, [setup(declare_api([])), cleanup(undeclare_api)]).
 
 test(who_holds_it_is_told_and_nothing_is_begun,
-     Result-Ids == error(locked('alice a@laptop', 1700000000, deployment))-[observe, scan]) :-
+     Result-Ids == error(locked('alice a@laptop', 1700000000, deployment))-[observe]) :-
     of_another(held, Lock),
     deploys(Lock, [], Result, Ids).
 test(what_has_run_out_is_taken_over, Result == deployed) :-
     of_another(expired, Lock),
     deploys(Lock, [], Result, Ids),
-    once(nth1(3, Ids, take_over)).
+    once(nth1(2, Ids, take_over)).
 test(what_this_process_could_not_give_back_is_taken_over, Result == deployed) :-
     of_this_process(Lock),
     deploys(Lock, [], Result, _).
@@ -48,6 +48,12 @@ test(waiting_ends, Seen-Result == 3-error(locked('alice a@laptop', 1700000000, d
     deploys(Lock, [lock_wait(1.5)], Result, Ids),
     findall(x, member(observe, Ids), Times),
     length(Times, Seen).
+test(hooks_are_not_run_before_it_is_free, [setup(declare_lifecycle_hook(api, pre_deploy, custom("true"))),
+                                           cleanup(declare_api([])),
+                                           true(Hooked == [])]) :-
+    of_another(held, Lock),
+    deploys(Lock, [lock_wait(1.5)], error(locked(_, _, _)), Ids),
+    findall(Id, ( member(Id, Ids), sub_atom(Id, 0, _, _, pre_deploy) ), Hooked).
 test(every_operation_is_refused, [forall(member(Operation, [rollback_service(api, []), stop_service(api, []), start_service(api, []),
                                                             graceful_stop(api, []), force_stop_service(api, 1, []),
                                                             restart_service(api, [])])),
@@ -59,7 +65,7 @@ test(the_lease_is_around_all_that_changes_the_host, First-Last == lock-unlock) :
     Plan0 = [ step(health, h, probe(a, b, c), []), step(stop, h, stop(1), []), step(prune, h, try(prune(2)), []),
               step(record, none, record([]), []) ],
     leased_plan(Plan0, facts(api, h, [], [current(x)], none), Plan),
-    Plan = [step(First, h, lock(60, x), [unlock]), _, _, _, step(Last, h, try(unlock), []), step(record, _, _, _)].
+    Plan = [step(First, h, lock(60, x, none), [unlock]), _, _, _, step(Last, h, try(unlock), []), step(record, _, _, _)].
 test(it_is_given_back_whatever_step_fails, [forall(member(Step, [lock, stage, keep, drain, stop, switch, start, confirm, commit,
                                                                  prune])), true(Failed-Leased == yes-no)]) :-
     host(running(old), Facts),
@@ -76,6 +82,32 @@ test(what_only_looks_takes_no_lease, Plan == Plan0) :-
     leased_plan(Plan0, facts(api, h, [], [], none), Plan).
 test(a_lease_lasts_as_long_as_a_release_may_take_beside, Seconds == 45) :-
     declare_service(api, [healthy_deadline(40)]),
-    leased_plan([step(stop, h, stop(1), [])], facts(api, h, [lease(5)], [], none), [step(_, _, lock(Seconds, none), _)|_]).
+    leased_plan([step(stop, h, stop(1), [])], facts(api, h, [lease(5)], [], none), [step(_, _, lock(Seconds, none, none), _)|_]).
+
+test(what_is_taken_by_hand_is_given_back_by_whom_it_may_be, Result == unlocked) :-
+    by_hand(Lock),
+    asks(unlock_service(api, []), Lock, Result).
+test(what_an_operation_holds_is_not_given_back_by_hand, Result == error(locked('alice a@laptop', 1700000000, deployment))) :-
+    of_another(held, Lock),
+    asks(unlock_service(api, []), Lock, Result).
+test(what_has_run_out_is_given_back_by_hand, Result == unlocked) :-
+    of_another(expired, Lock),
+    asks(unlock_service(api, []), Lock, Result).
+test(state, [forall(member(State-Result, [held-locked('alice a@laptop', 1700000000, deployment), expired-unlocked])),
+             true(Told == Result)]) :-
+    of_another(State, Lock),
+    asks(lock_status(api, []), Lock, Told).
+test(taken_by_hand_it_is_held, Result == locked('alice a@laptop', 1700000000, 'moving house')) :-
+    by_hand(Lock),
+    asks(lock_status(api, []), Lock, Result).
+test(nobody_takes_what_is_held, Result == error(locked('alice a@laptop', 1700000000, deployment))) :-
+    of_another(held, Lock),
+    asks(lock_service(api, [reason(moving)]), Lock, Result).
+
+by_hand(lock('by-hand-1', held, -, '0', '0', 'alice%20a@laptop', '1700000000', 'moving%20house')).
+
+asks(Operation, Lock, Result) :-
+    host(running(old), Facts),
+    model(Operation, [host(_, [Lock|Facts])], Result, _, _).
 
 :- end_tests(locks).

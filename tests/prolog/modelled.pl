@@ -61,7 +61,7 @@ host(stopped(S, B), [backup(J), current(I), release(J), release(I), history(J), 
 %!  model(+Operation, +Script, -Result, -Facts) is det.
 %!  model(+Operation, +Script, -Result, -Facts, -Events) is det.
 %
-%   Operation is performed as Script has it; Facts are what that left on the host.
+%   Operation is performed as Script has it; Facts are what that left on the host, but for the marks of bad releases.
 
 model(Operation, Script, Result, Facts) :-
     model(Operation, Script, Result, Facts, _).
@@ -74,7 +74,8 @@ model(Operation0, Script, Result, Facts, Events) :-
     append(First, [[backend(model(Script))|Options]], Arguments),
     Operation =.. [Name|Arguments],
     perform(none, Operation, Result, Events),
-    modelled_host('a.example', Facts).
+    modelled_host('a.example', Found),
+    findall(Fact, ( member(Fact, Found), Fact \= bad(_) ), Facts).
 
 %!  steps(+Events, -Ids:list) is det.
 %

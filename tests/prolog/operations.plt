@@ -32,6 +32,10 @@ hook(Event, Action) :- declare_lifecycle_hook(api, Event, Action).
 
 hash(Sources, Hash) :- release_hash_of(api, Sources, Hash).
 
+known_bad([host(_, [bad(New)|Facts]), sources(new)]) :-
+    id(new, New),
+    host(running(old), Facts).
+
 unhealthy([answers(_, [500, 500, 500, 200])]).
 
 :- begin_tests(deploying, [setup(declare_api([])), cleanup(undeclare_api)]).
@@ -92,6 +96,31 @@ test(a_failed_deployment_tried_again_keeps_the_rollback_point, Second == rolled_
     append(Answers, [host(_, First), sources(new)], Script),
     model(deploy_with_rollback(api, []), Script, Second, Left),
     assertion(same(running(old, older), Left)).
+test(what_was_unhealthy_is_not_deployed_again_unchanged, Result-Ids == error(known_bad_release(New))-[observe, scan]) :-
+    known_bad(Script),
+    hash(new, New),
+    model(deploy_with_rollback(api, []), Script, Result, _, Events),
+    steps(Events, Ids).
+test(but_by_force, Result == deployed) :-
+    known_bad(Script),
+    model(deploy_with_rollback(api, [force(true)]), Script, Result, _).
+test(and_where_it_was_left_active_what_was_before_is_restored, Result == rolled_back_after_failure(rolled_back(Old))) :-
+    hash(old, Old),
+    maplist(id, [new, old], [New, OldId]),
+    unhealthy(Answers),
+    append(Answers, [host(_, [bad(New), current(New), release(New), running(New), backup(OldId), release(OldId),
+                              history(OldId)]), sources(new)], Script),
+    model(deploy_with_rollback(api, []), Script, Result, _).
+test(nobody_goes_back_to_it, Result == error(known_bad_release(Older))) :-
+    host(running(old, older), Facts),
+    id(older, Id),
+    hash(older, Older),
+    model(rollback_service(api, []), [host(_, [bad(Id)|Facts])], Result, _).
+test(a_plan_says_why_there_is_none, Reason == known_bad_release(New)) :-
+    known_bad(Script),
+    hash(new, New),
+    perform(deployment_plan(api, [backend(model(Script))]), Plan),
+    memberchk(step(stage, _, failed(Reason), []), Plan).
 test(failing_before_the_switch_is_an_error_and_the_old_one_runs,
      [forall(member(F, [deploy_service, deploy_with_hooks, deploy_with_rollback])),
       forall(member(Step, [stage, keep, stop])), Result == error(deployment_failed(no_space))]) :-

@@ -33,6 +33,8 @@ named(confirm(Id), confirm(Sources)) :- !, id(Sources, Id, _).
 named(commit(Id), commit(Sources)) :- !, id(Sources, Id, _).
 named(discard(Id), discard(Sources)) :- !, id(Sources, Id, _).
 named(hook(Event, _, _), hook(Event)) :- !.
+named(if_unhealthy(Action), if_unhealthy(Name)) :- !, named(Action, Name).
+named(mark_bad(Id), mark_bad(Sources)) :- !, id(Sources, Id, _).
 named(Action, Name) :- functor(Action, Name, _).
 
 id(Sources, Id, true) :-
@@ -190,13 +192,13 @@ test(an_old_release_is_asked_at_its_own_port, Url == 'https://a.example:7001/hea
 
 :- begin_tests(plan_undo, [cleanup(undeclare_api)]).
 
-test(of_a_first_deployment, Names == [log_tail, stop, link(current, none), discard(new)]) :-
+test(of_a_first_deployment, Names == [if_unhealthy(mark_bad(new)), log_tail, stop, link(current, none), discard(new)]) :-
     declare_api([]),
     planned(deploy_with_rollback, empty, Plan),
     undoing(Plan, Names).
 test(of_a_deployment,
-     Names == [ commit(old), log_tail, stop, link(current, old), start(old), probe, confirm(old), link(backup, none),
-                discard(new) ]) :-
+     Names == [ commit(old), if_unhealthy(mark_bad(new)), log_tail, stop, link(current, old), start(old), probe,
+                confirm(old), link(backup, none), discard(new) ]) :-
     declare_api([]),
     planned(deploy_with_rollback, running(old), Plan),
     undoing(Plan, Names).
@@ -207,8 +209,9 @@ test(of_a_deployment_without_a_check,
     planned(deploy_service, running(old, older), Plan),
     undoing(Plan, Names).
 test(of_a_deployment_with_hooks_and_check,
-     Names == [ commit(old), log_tail, hook(on_health_failure), hook(pre_rollback), stop, link(current, old), start(old),
-                probe, confirm(old), hook(post_rollback), link(backup, older), discard(new) ]) :-
+     Names == [ commit(old), if_unhealthy(mark_bad(new)), log_tail, hook(on_health_failure), hook(pre_rollback), stop,
+                link(current, old), start(old), probe, confirm(old), hook(post_rollback), link(backup, older),
+                discard(new) ]) :-
     hooked([]),
     planned(deploy_with_rollback, running(old, older), Plan),
     undoing(Plan, Names).
