@@ -1,6 +1,6 @@
 """Ctrl-C, in a script and as Jupyter's interrupt: the first ends the waiting and begins the undo, a second one leaves.
 
-Each situation of interrupted.py is interrupted six times, and sixty times by `make soak`.
+Each situation of interrupted.py is interrupted three times, and sixty times by `make soak`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[1]
 SECONDS = 0.5  # from the key to the end of the waiting
 PATIENCE = 30.0  # until what is waited for in these tests
 
-TIMES = [pytest.param(6, id="6 times"), pytest.param(60, id="60 times", marks=pytest.mark.soak)]
+TIMES = [pytest.param(3, id="3 times"), pytest.param(60, id="60 times", marks=pytest.mark.soak)]
 INTERRUPTS = ("KeyboardInterrupt", "InterruptedOperation")  # the second is one, with a result
 WAITING = ["iteration", "query", "sleep"]
 UNDOING = ["ssh", "health"]
