@@ -219,7 +219,7 @@ def test_lease_of_any_length(site: Site, tmp_path: Path, lease: float) -> None:
 
 
 def test_name_that_is_no_text_does_not_matter(site: Site, tmp_path: Path) -> None:
-    code = "import unifyweaver_py as uw; assert uw.once('deployment_locks:controller(Words)')"
+    code = "import unifyweaver_py as uw; assert uw.once('deployment_controllers:controller(test, Words)')"
     subprocess.run(
         [sys.executable, "-c", code], check=True, env={**os.environb, b"LOGNAME": b"\xff\xfe"}
     )

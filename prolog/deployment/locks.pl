@@ -19,18 +19,16 @@ and whose lease has run out, is dispossessed: what its script still does is ende
 Somebody may take the lock by hand, with a reason: it then holds until it is given back by hand.
 */
 
-:- autoload(library(lists), [append/3, member/2, memberchk/2, nth1/3]).
-:- autoload(library(readutil), [read_file_to_string/3]).
-:- autoload(library(socket), [gethostname/1]).
+:- autoload(library(lists), [append/3, member/2]).
 :- autoload(library(uri), [uri_encoded/3]).
 :- autoload(library(uuid), [uuid/1]).
+:- use_module(controllers, [controller/2, by_hand/2, controller_state/4]).
 :- use_module(declarations, [resolve/5]).
 :- use_module(effects, [effect/2]).
 :- use_module(observation, [observing/3]).
 :- use_module(options, [lookup/3, default_option/3]).
 :- use_module(plan, [observed/2]).
-:- use_module(run, [run/3]).
-:- use_module(scripts, [remote_action/1]).
+:- use_module(run, [run/3, remote_step/1]).
 
 :- dynamic at_work/1.         % Token of an operation of this process
 
@@ -120,7 +118,7 @@ refusal(held(Owner, Since, Purpose), Reason) :- locked_by(Owner, Since, Purpose,
 leased_run(Plan0, Facts, Context0, Report) :-
     leased_plan(Plan0, Facts, Plan),
     Context0 = context(_, _, _, _, _, Token),
-    controller(Controller),
+    controller(deployment, Controller),
     with_lease(Token, Controller, Context0, Context),
     setup_call_cleanup(assertz(at_work(Token), Reference), run(Plan, Context, Report), erase(Reference)).
 
@@ -141,7 +139,7 @@ freezing(Context, Call, Result) :-
 
 freeze(Facts, Context0, Call, Result) :-
     (   lookup(reason, [Call], Purpose) -> true ; default_option(lock, reason, Purpose) ),
-    controller_words(-, 0, 0, Purpose, Words),
+    by_hand(Purpose, Words),
     uuid(Id),
     atom_concat('by-hand-', Id, Token),
     with_lease(Token, Words, Context0, Context),
@@ -197,8 +195,8 @@ lock_state(Context, Call, State) :-
 
 leased_plan(Plan, Facts, Leased) :-
     (   append(Before, [Last|After], Plan),
-        on_target(Last),
-        \+ ( member(Later, After), on_target(Later) )
+        remote_step(Last),
+        \+ ( member(Later, After), remote_step(Later) )
     ->  Facts = facts(Service, Host, Call, _, _),
         lease_seconds(Service, Host, Call, Seconds),
         active(Facts, Current, Backup),
@@ -207,10 +205,6 @@ leased_plan(Plan, Facts, Leased) :-
         append([Lock|Before], [Last, Unlock|After], Leased)
     ;   Leased = Plan
     ).
-
-on_target(step(_, _, Action0, _)) :-
-    (   Action0 = try(Action) -> true ; Action = Action0 ),
-    remote_action(Action).
 
 %   What a new release may take to become healthy comes between two scripts.  The shell counts in centiseconds.
 
@@ -228,56 +222,12 @@ active(Facts, Current, Backup) :-
     ;   Current = none
     ).
 
-%   controller(-Words) is det: `MACHINE PID BORN OWNER SINCE PURPOSE`, each a word for the shell and for reports.
-
-controller(Words) :-
-    (   own_machine(Machine) -> true ; Machine = - ),
-    current_prolog_flag(pid, Pid),
-    (   born(Pid, Born) -> true ; Born = 0 ),
-    controller_words(Machine, Pid, Born, deployment, Words).
-
-controller_words(Machine, Pid, Born, Purpose0, Words) :-
-    owner(Owner0),
-    uri_encoded(segment, Owner0, Owner),
-    uri_encoded(segment, Purpose0, Purpose),
-    effect(now, Now),
-    Since is truncate(Now),
-    atomic_list_concat([Machine, Pid, Born, Owner, Since, Purpose], ' ', Words).
-
-owner(Owner) :-
-    ( member(Name, ['LOGNAME', 'USER']), catch(getenv(Name, User), error(_, _), fail) -> true ; User = unknown ),
-    gethostname(Host),
-    atomic_list_concat([User, @, Host], Owner).
-
-%   The same kernel since its start, and the same numbering of processes.
-
-own_machine(Machine) :-
-    catch(( read_file_to_string('/proc/sys/kernel/random/boot_id', Text, []),
-            read_link('/proc/self/ns/pid', Space, _) ),
-          error(_, _), fail),
-    normalize_space(atom(Boot), Text),
-    atomic_list_concat([Boot, /, Space], Machine).
-
 %   What this process began and could not give back, because the connection was lost, has ended too.
 
-ended(Token, Machine, Pid0, Born0) :-
-    own_machine(Machine),
-    atom_number(Pid0, Pid),
-    (   born(Pid, Born),
-        atom_number(Born0, Born)
-    ->  current_prolog_flag(pid, Pid),
+ended(Token, Machine, Pid, Born) :-
+    controller_state(Machine, Pid, Born, State),
+    (   State == ended
+    ->  true
+    ;   State == this,
         \+ at_work(Token)
-    ;   true
     ).
-
-%   born(+Pid, -Ticks) is semidet: when a process that lives was started, as its stat tells behind the name.
-
-born(Pid, Ticks) :-
-    atomic_list_concat(['/proc/', Pid, '/stat'], File),
-    catch(read_file_to_string(File, Text, []), error(_, _), fail),
-    split_string(Text, ")", "", Parts),
-    append(_, [Fields], Parts),
-    split_string(Fields, " ", " \n", [State|Words]),
-    \+ memberchk(State, ["Z", "X"]),
-    nth1(19, Words, Word),
-    number_string(Ticks, Word).

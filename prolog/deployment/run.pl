@@ -1,5 +1,6 @@
 :- module(deployment_run,
           [ run/3,                      % +Plan, +Context, -Report
+            remote_step/1,              % +Step
             ask/2,                      % +Effect, -Answer
             collect_events/2,           % :Goal, -Events
             note_event/4                % +Host, +Step, +Result, +Notes
@@ -131,6 +132,10 @@ kind(step(_, _, Action0, _), Kind) :-
     ->  Kind = staging
     ;   Kind = acting
     ).
+
+%!  remote_step(+Step) is semidet.
+%
+%   True when Step is performed on the target.
 
 remote_step(step(_, _, Action0, _)) :-
     bare(Action0, Action),

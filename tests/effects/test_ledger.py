@@ -73,7 +73,8 @@ def test_any_text_is_kept_whole(path: Path, text: str) -> None:
     assert get(ledger, text, "key") == [(text, text, text)]
 
 
-def test_a_new_process_finds_what_a_killed_one_wrote(path: Path) -> None:
+def write_and_be_killed(path: Path) -> None:
+    """A process of its own keeps a hash there, and ends before it can close the ledger."""
     script = (
         "import os, signal, sys\n"
         "from unifyweaver_py._terms import Term\n"
@@ -82,6 +83,10 @@ def test_a_new_process_finds_what_a_killed_one_wrote(path: Path) -> None:
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     subprocess.run([sys.executable, "-c", script, str(path)], check=False, timeout=30)
+
+
+def test_a_new_process_finds_what_a_killed_one_wrote(path: Path) -> None:
+    write_and_be_killed(path)
     assert get(Ledger(path), "api", "hash") == [("h", "/srv", "kept")]
 
 
@@ -163,14 +168,7 @@ def test_a_damaged_file_is_set_aside_whole_with_a_warning(
 
 
 def test_what_was_not_yet_written_into_a_damaged_file_is_set_aside_with_it(path: Path) -> None:
-    script = (
-        "import os, signal, sys\n"
-        "from unifyweaver_py._terms import Term\n"
-        "from unifyweaver_py.effects.ledger import Ledger\n"
-        "Ledger(sys.argv[1]).answer(Term('put', ('api', 'h', '/srv', 'hash', 'kept')))\n"
-        "os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
-    subprocess.run([sys.executable, "-c", script, str(path)], check=False, timeout=30)
+    write_and_be_killed(path)
     log = path.with_name("ledger.sqlite3-wal").read_bytes()
     assert b"kept" in log
     identity = path.stat().st_dev, path.stat().st_ino

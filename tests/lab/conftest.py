@@ -1,12 +1,16 @@
-"""The `lab` fixture: five real hosts for the whole run, as new for every test."""
+"""The fixtures of the lab: five real hosts for the whole run, as new for every test, and a service to deploy there."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
+
+import unifyweaver_py as uw
+from tests.site import Site
 
 from .lab import Lab, LabUnavailableError
 
@@ -31,3 +35,10 @@ def lab(running_lab: Lab) -> Lab:
     """
     running_lab.reset()
     return running_lab
+
+
+@pytest.fixture
+def site(tmp_path: Path, own_ledger: Path) -> Iterator[Site]:
+    """The files of the service `web`; what is declared of it, and the ledger, end with the test."""
+    yield Site(tmp_path / "site")
+    uw.undeclare_service("web")

@@ -11,18 +11,9 @@ import unifyweaver_py as uw
 from tests.lab.lab import Host, Lab
 from tests.lab.test_deploy import answer, backup, current, declare, servers, steps
 from tests.site import Site
-from unifyweaver_py import effects
 
 HAVE_SH = "let the user have sh there: as the login shell, and as a command"
 LET_WRITE = "let the user write there, or declare another user or remote_dir"
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    effects.set_ledger(tmp_path / "ledger.sqlite3")
-    yield Site(tmp_path / "site")
-    uw.undeclare_service("web")
-    effects.set_ledger(None)
 
 
 class Limited:

@@ -7,7 +7,6 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,14 +17,6 @@ from tests.site import Site
 from unifyweaver_py import Term, effects
 
 BASE = "/srv/services"
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    effects.set_ledger(tmp_path / "ledger.sqlite3")
-    yield Site(tmp_path / "site")
-    uw.undeclare_service("web")
-    effects.set_ledger(None)
 
 
 def declare(site: Site, lab: Lab, *hosts: Host, **options: object) -> None:

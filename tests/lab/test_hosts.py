@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 
 import unifyweaver_py as uw
 from tests.lab.lab import Lab
@@ -23,15 +19,6 @@ from tests.lab.test_deploy import (
     steps,
 )
 from tests.site import Site
-from unifyweaver_py import effects
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    effects.set_ledger(tmp_path / "ledger.sqlite3")
-    yield Site(tmp_path / "site")
-    uw.undeclare_service("web")
-    effects.set_ledger(None)
 
 
 def test_second_hosts_failure_is_its_own(lab: Lab, site: Site) -> None:

@@ -6,7 +6,6 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -15,19 +14,10 @@ from tests import controller
 from tests.lab.lab import Host, Lab
 from tests.lab.test_deploy import answer, current, declare, servers, settings, steps
 from tests.site import Site
-from unifyweaver_py import effects
 
 HELD = 20  # seconds in which all racing controllers have begun
 SLOW = "touch /srv/begun; sleep 60"
 """A hook that is still at work when something happens to its controller."""
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    effects.set_ledger(tmp_path / "ledger.sqlite3")
-    yield Site(tmp_path / "site")
-    uw.undeclare_service("web")
-    effects.set_ledger(None)
 
 
 def until(condition: Callable[[], bool]) -> None:

@@ -21,7 +21,6 @@ from tests.lab.test_deploy import (
     servers,
 )
 from tests.site import Site
-from unifyweaver_py import effects
 
 AWKWARD = "a 'b' \"c\" $(touch /srv/pwned) `touch /srv/pwned` \\ \nHERE\n;&| é"
 GENERATORS: dict[str, Callable[..., str]] = {
@@ -33,11 +32,9 @@ GENERATORS: dict[str, Callable[..., str]] = {
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    effects.set_ledger(tmp_path / "ledger.sqlite3")
+def site(tmp_path: Path, own_ledger: Path) -> Iterator[Site]:
     yield Site(tmp_path / "my site")
     uw.undeclare_service("web")
-    effects.set_ledger(None)
 
 
 def run(

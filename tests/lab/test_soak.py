@@ -10,10 +10,8 @@ import pytest
 
 import unifyweaver_py as uw
 from tests.lab.lab import Lab
-from tests.lab.test_deploy import answer, backup, current, declare, servers, site
+from tests.lab.test_deploy import answer, backup, current, declare, servers
 from tests.site import Site
-
-__all__ = ["site"]
 
 pytestmark = pytest.mark.soak
 

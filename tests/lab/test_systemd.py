@@ -29,12 +29,6 @@ UNIT = "unifyweaver-web.service"
 
 
 @pytest.fixture
-def site(tmp_path: Path, own_ledger: Path) -> Iterator[Site]:
-    yield Site(tmp_path / "site")
-    uw.undeclare_service("web")
-
-
-@pytest.fixture
 def host(lab: Lab) -> Iterator[Host]:
     """A host on which systemd seems to run."""
     host = lab.hosts[0]

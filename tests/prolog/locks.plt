@@ -1,4 +1,5 @@
 :- module(test_locks, []).
+:- use_module(library(deployment/controllers), [controller/2]).
 :- use_module(library(deployment/locks)).
 :- use_module(library(deployment/operations)).
 :- use_module(library(deployment_glue)).
@@ -19,7 +20,7 @@ of_another(State, lock(other, State, 'another/pid:[1]', '1', '1', 'alice%20a@lap
 % A lock of this very process, by a token that no operation has.
 
 of_this_process(Lock) :-
-    deployment_locks:controller(Words),
+    controller(deployment, Words),
     atomic_list_concat([Machine, Pid, Born, Owner, Since, Purpose], ' ', Words),
     Lock = lock(other, held, Machine, Pid, Born, Owner, Since, Purpose).
 
