@@ -499,11 +499,15 @@ reuse() ( # FOLDER
     read -r base base_digest how digest files bytes <"$1/.unifyweaver/difference"
     base=$dir/releases/$base
     work=$1/.unifyweaver/work
-    [ "$(digest "$base/.unifyweaver/manifest")" = "$base_digest" ] || return 1
-    work=$work manifest=$base/.unifyweaver/manifest awk "$plain$entry$rebuild" "$1/.unifyweaver/difference" || return 1
-    [ "$(digest "$work/manifest")" = "$digest" ] || return 1
-    cd "$base" && untouched >"$work/found" &&
-        sort -z "$work/found" >"$work/usable" && sort -z "$work/kept" >"$work/needed" || return 1
+    processors=$(nproc 2>/dev/null || echo 1)
+    cd "$base" || return 1
+    { untouched >"$work/found" && sort -z "$work/found" >"$work/usable"; } &
+    [ "$(digest .unifyweaver/manifest)" = "$base_digest" ] &&
+        work=$work manifest=$base/.unifyweaver/manifest awk "$plain$entry$rebuild" "$1/.unifyweaver/difference" &&
+        [ "$(digest "$work/manifest")" = "$digest" ] &&
+        sort -z "$work/kept" >"$work/needed"
+    rebuilt=$?
+    wait $! && [ "$rebuilt" -eq 0 ] || return 1
     comm -z -13 "$work/usable" "$work/needed" >"$work/missing" || return 1
     if [ -s "$work/missing" ]; then
         head -c 500 "$work/missing" | tr '\0' '\n' | sed 's/^./changed since it was staged: /'
@@ -518,12 +522,15 @@ reuse() ( # FOLDER
     esac
     folder=$1
     shift
-    [ ! -s "$work/folders" ] || (cd "$folder" && xargs -0 mkdir -p -- <"$work/folders") || return 1
-    xargs -0 -n 1000 -P "$(nproc 2>/dev/null || echo 1)" \
+    [ ! -s "$work/folders" ] || (cd "$folder" && xargs -0 -n 100 -P "$processors" mkdir -p -- <"$work/folders") || return 1
+    xargs -0 -n 1000 -P "$processors" \
         cp -P --parents "$@" -t "$folder" -- <"$work/paths" || return 1
     stamp=$folder/.unifyweaver/difference
-    counted=$(cd "$folder" && find . -path ./.unifyweaver -prune -o -type f -printf '%s\n' -o -type d -newer "$stamp" -exec touch -r "$stamp" -- {} + | awk '{ sum += $1 } END { printf "%d %.0f", NR, sum }')
-    [ "$counted" = "$files $bytes" ] || { echo "expected $files files of $bytes bytes, not $counted"; return 1; }
+    cd "$folder" && xargs -0 touch -r "$stamp" -- . <"$work/folders" || return 1
+    if [ "$how" != link ]; then # a link is the file itself, a copy may be short
+        counted=$(find . -path ./.unifyweaver -prune -o -type f -printf '%s\n' | awk '{ sum += $1 } END { printf "%d %.0f", NR, sum }')
+        [ "$counted" = "$files $bytes" ] || { echo "expected $files files of $bytes bytes, not $counted"; return 1; }
+    fi
     touch -r "$stamp" -- "$work/manifest" && mv -- "$work/manifest" "$folder/.unifyweaver/manifest"
 )
 
@@ -563,9 +570,13 @@ function base_line() { if ((getline line < base) <= 0) { failed = 1; exit } }
 function keep(line) {
     printf "%s%c", entry(line), 0 >kept
     printf "%s%c", path, 0 >paths
-    if (sub(/\/[^\/]*$/, "", path) && !(path in made)) { made[path]; printf "%s%c", path, 0 >folders }
+    while (sub(/\/[^\/]*$/, "", path) && !(path in made)) { made[path]; printf "%s%c", path, 0 >folders }
 }
-BEGIN { base = ENVIRON["manifest"]; work = ENVIRON["work"]; kept = work "/kept"; paths = work "/paths"; folders = work "/folders"; manifest = work "/manifest" }
+BEGIN {
+    base = ENVIRON["manifest"]; work = ENVIRON["work"]; manifest = work "/manifest"
+    kept = work "/kept"; paths = work "/paths"; folders = work "/folders"
+    printf "" >folders
+}
 NR == 1 { next }
 /^\+/ { print substr($0, 2) >manifest; next }
 /^=/ { for (n = substr($0, 2) + 0; n > 0; n--) { base_line(); print line >manifest; keep(line) } next }
