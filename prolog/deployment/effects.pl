@@ -2,7 +2,8 @@
           [ effect/2,                   % +Effect, -Outcome
             effect_row/2,               % ?Effect, ?Documentation
             with_backend/3,             % +Backend, +Run, :Goal
-            in_phase/2                  % +Phase, :Goal
+            in_phase/2,                 % +Phase, :Goal
+            backend_setting/2           % -Backend, -Run
           ]).
 
 /** <module> The door between rules and the world
@@ -65,6 +66,13 @@ in_phase(Phase, Goal) :-
     b_setval(deployment_effects, setting(Backend, Run, Phase)),
     once(Goal),
     b_setval(deployment_effects, Old).
+
+%!  backend_setting(-Backend, -Run) is det.
+%
+%   Those of this thread.
+
+backend_setting(Backend, Run) :-
+    setting(setting(Backend, Run, _)).
 
 setting(Setting) :-
     nb_current(deployment_effects, Setting),

@@ -12,17 +12,21 @@ An operation is a term named like its predicate, without the result and with its
 `deploy_with_rollback(Service, Options)`.
 */
 
-:- autoload(library(apply), [maplist/3, maplist/4]).
+:- autoload(library(apply), [maplist/3]).
 :- autoload(library(error), [must_be/2, domain_error/2]).
-:- autoload(library(lists), [member/2, memberchk/2]).
-:- autoload(library(pairs), [pairs_values/2]).
-:- autoload(library(thread), [concurrent/3]).
+:- autoload(library(lists), [append/3, member/2, memberchk/2, nth1/3]).
+:- autoload(library(uuid), [uuid/1]).
 :- use_module(declarations, [require_service/1, service_targets/2, service_host/3, deploy_method_config/3, lifecycle_event/1, resolve/5]).
-:- use_module(deploying, [deploy/4, rollback/3, planning/3]).
-:- use_module(effects, [with_backend/3]).
+:- use_module(deploying, [deploy/4, rollback/3, withdraw/4, planning/3]).
+:- use_module(effects, [with_backend/3, in_phase/2]).
+:- use_module(fleet, [on_hosts/4, answer_results/3, answer_events/2, in_time_order/2]).
+:- use_module(gate, [with_gate/3]).
 :- use_module(locks, [freezing/3, thawing/3, lock_state/3]).
+:- use_module(model, [modelled_left/2, gather_model/2]).
 :- use_module(nearest, [nearest/3]).
 :- use_module(options, [check_options/3, lookup/3, default_option/3]).
+:- use_module(rolling, [roll_out/5, not_reached/2]).
+:- use_module(rollout, [rollout_settings/2, rollout_batches/4, host_deadline/4]).
 :- use_module(run, [collect_events/2, note_event/4]).
 :- use_module(running, [stopping/4, starting/3, draining/4, hooking/3, checking/4, status/4]).
 :- use_module(security, [validate_security/2, is_local_host/1]).
@@ -33,11 +37,11 @@ An operation is a term named like its predicate, without the result and with its
 %   The table of operations: the scope of their options, and whether they need a deploy `method`, that the service is
 %   `secure`, and that no other service has its `port`.
 
-operation(deploy_service(S, O),        S, O, operation,     [method, secure, port]).
-operation(deploy_with_hooks(S, O),     S, O, operation,     [method, secure, port]).
-operation(deploy_with_rollback(S, O),  S, O, operation,     [method, secure, port]).
-operation(deploy_to_all_hosts(S, O),   S, O, operation,     [method, secure, port]).
-operation(rollback_service(S, O),      S, O, rollback,      [method]).
+operation(deploy_service(S, O),        S, O, operation,     [method, secure, port, gate]).
+operation(deploy_with_hooks(S, O),     S, O, operation,     [method, secure, port, gate]).
+operation(deploy_with_rollback(S, O),  S, O, operation,     [method, secure, port, gate]).
+operation(deploy_to_all_hosts(S, O),   S, O, operation,     [method, secure, port, gate]).
+operation(rollback_service(S, O),      S, O, rollback,      [method, gate]).
 operation(deployment_plan(S, O),       S, O, plan,          [method, port]).
 operation(start_service(S, O),         S, O, operation,     [method]).
 operation(stop_service(S, O),          S, O, operation,     [method]).
@@ -65,6 +69,8 @@ act(deploy_with_rollback(_, _), Context, Options, Result) :-
     deploy(deploy_with_rollback, Context, Options, Result).
 act(rollback_service(_, _), Context, Options, Result) :-
     rollback(Context, Options, Result).
+act(with_fleet(Way), Context, Options, Result) :-
+    withdraw(Way, Context, Options, Result).
 act(deployment_plan(_, _), Context, Options, Steps) :-
     planning(Context, Options, Steps).
 act(start_service(_, _), Context, Options, Result) :-
@@ -207,7 +213,7 @@ perform(Run, Operation, Result, Events) :-
         check_ports(Needs, Service, Hosts),
         (   insecure(Needs, Service, Refusal)
         ->  maplist(result_of(Refusal), Hosts, Results), Events = []
-        ;   sig_atomic(on_hosts(Hosts, Run, Operation, Service, Options, Results, Events))
+        ;   sig_atomic(perform_on(Hosts, Run, Operation, Service, Options, Results, Events))
         ),
         combined(Operation, Results, Result)
     ).
@@ -307,40 +313,75 @@ combined(_, Results, Result) :-
 
 % ---- hosts in parallel -----------------------------------------------------------------------------
 
-on_hosts(Hosts, Run, Operation, Service, Options, Results, Events) :-
-    value(operation, max_parallel, Options, Most),
-    maplist(task(Run, Operation, Service, Options), Hosts, Tasks, Answers),
-    in_parallel(Most, Tasks),
-    rethrow(Answers),
-    maplist(answer_result, Hosts, Answers, Results),
-    findall(Time-Event,
-            ( member(answer(_, Of), Answers), member(Event, Of), arg(1, Event, Time) ),
-            Pairs),
-    keysort(Pairs, Sorted),
-    pairs_values(Sorted, Events).
+%   perform_on(+Hosts, +Run, +Operation, +Service, +Options, -Results, -Events)
 
-task(Run, Operation, Service, Options, Host, deployment_operations:Task, Answer) :-
-    Task = on_host(Run, Operation, Service, Options, Host, Answer).
-
-answer_result(Host, answer(Result, _), result(Host, Result)).
-
-in_parallel(_, [Task]) :- !, call(Task).
-in_parallel(Most, Tasks) :-
-    length(Tasks, N),
-    Threads is min(N, Most),
-    concurrent(Threads, Tasks, []).
-
-%   An error in one host's rules must not end the others half-way: it is thrown when all are done.
-
-on_host(Run, Operation, Service, Options, Host, Answer) :-
+perform_on(Hosts, Run, Operation, Service, Options, Results, Events) :-
     backend(Operation, Options, Backend),
-    catch(with_backend(Backend, Run,
-                       collect_events(act_on(Host, Service, Operation, Run, Options, Result), Events)),
-          Error,
-          true),
-    !,
-    (   nonvar(Error) -> Answer = thrown(Error) ; Answer = answer(Result, Events) ).
-on_host(_, Operation, _, _, Host, thrown(error(system_error(failed(Operation, Host)), _))).
+    ( Run == none -> uuid(Token) ; Token = Run ),
+    with_backend(Backend, Run,
+                 collect_events(behind_gate(Operation, Hosts, Token, Run, Service, Options, Answers), Own)),
+    answer_results(Hosts, Answers, Results),
+    answer_events(Answers, Others),
+    append(Own, Others, All),
+    in_time_order(All, Events),
+    keep_modelled(Backend, Hosts, Answers).
+
+behind_gate(Operation, Hosts, Token, Run, Service, Options, Answers) :-
+    operation(Operation, _, _, _, Needs),
+    Task = on_host(Operation, Token, Run, Service, Options),
+    (   memberchk(gate, Needs)
+    ->  with_gate(Token, fleet(Service, Hosts, Options, Run),
+                  on_each(Operation, Hosts, Service, Options, Task, Answers))
+    ;   on_each(Operation, Hosts, Service, Options, Task, Answers)
+    ).
+
+on_each(Operation, Hosts, Service, Options, Task, Answers) :-
+    value(operation, max_parallel, Options, Most),
+    (   rollout_of(Operation, Service, Options, Settings)
+    ->  rollout_batches(Service, Hosts, Batches, Shared),
+        forall(member(shared(N, Value, Several), Shared), note_event(*, batch(N), shared(Value), [hosts(Several)])),
+        roll_out(rollout(Service, Hosts, Settings, Batches), rolled(Task, Settings), back_with_fleet(Task), Most, Answers)
+    ;   on_hosts(Hosts, Most, Task, Answers)
+    ).
+
+rollout_of(deploy_to_all_hosts(_, _), Service, Options, Settings) :-
+    \+ lookup(host, [Options], _),
+    rollout_settings(Service, Settings).
+
+%   A host's turn in a rollout, with the rollout's demands on its health.
+
+rolled(on_host(Operation, Token, Run, Service, Options), Settings, Host, Answer) :-
+    host_deadline(Service, Host, Settings, Deadline),
+    Settings = settings(All),
+    lookup(min_healthy_time, [All], Seconds),
+    on_host(Operation, Token, Run, Service, [Deadline, min_healthy_time(Seconds)|Options], Host, Answer).
+
+%   What a host has become is undone though the operation may have been cancelled.
+
+back_with_fleet(on_host(_, Token, Run, Service, Options), answer(Result0, Events, Left), Host, Answer) :-
+    (   went(Host, Events, Way)
+    ->  left_options(Left, Options, Since),
+        in_phase(undo, on_host(with_fleet(Way), Token, Run, Service, Since, Host, Answer))
+    ;   Answer = answer(Result0, [], Left)
+    ).
+
+%   How a deployment came to the new release: from another that it `kept`, or from none.
+
+went(Host, Events, kept) :- memberchk(event(_, Host, keep, ok, _, _), Events), !.
+went(Host, Events, new) :- memberchk(event(_, Host, switch, ok, _, _), Events).
+
+left_options(left(Facts, Time), Options, [backend(model([host(_, Facts), at(Time)|Script]))|Options]) :-
+    lookup(backend, [Options], model(Script)),
+    !.
+left_options(_, Options, Options).
+
+on_host(Operation, Token, Run, Service, Options, Host, answer(Result, Events, Left)) :-
+    backend(Operation, Options, Backend),
+    with_backend(Backend, Run, collect_events(act_on(Host, Service, Operation, Token, Options, Result), Events)),
+    (   Backend = model(_)
+    ->  modelled_left(Host, Left)
+    ;   Left = none
+    ).
 
 %   Planning only looks.
 
@@ -351,13 +392,15 @@ backend(deployment_plan(_, _), Options, Backend) :-
 backend(_, Options, Backend) :-
     value(operation, backend, Options, Backend).
 
-act_on(Host, Service, Operation, Run, Options, Result) :-
-    context(Service, Host, Options, Run, Context),
+act_on(Host, Service, Operation, Token, Options, Result) :-
+    context(Service, Host, Options, Token, Context),
     act(Operation, Context, Options, Result),
     note_event(Host, result, Result, []).
 
-rethrow(Answers) :-
-    (   member(thrown(Error), Answers)
-    ->  throw(Error)
-    ;   true
-    ).
+%   What was modelled on other threads can be asked in this one, as modelled_host/2 does.
+
+keep_modelled(model(Script), Hosts, Answers) :-
+    !,
+    findall(Host-Left, ( nth1(N, Hosts, Host), nth1(N, Answers, answer(_, _, Left)), Left \== none ), Lefts),
+    gather_model(Script, Lefts).
+keep_modelled(_, _, _).

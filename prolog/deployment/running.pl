@@ -11,7 +11,8 @@
 
 :- autoload(library(lists), [member/2, memberchk/2]).
 :- use_module(plan, [stop_plan/3, start_plan/2, drain_plan/3, hooks_plan/4, check_plan/5, observed/2]).
-:- use_module(locks, [unless_locked/6, leased_run/4, lock_refusal/2]).
+:- use_module(locks, [unless_locked/6, lock_refusal/2]).
+:- use_module(gate, [leased_run/4]).
 :- use_module(run, [run/3]).
 :- use_module(observation, [observing/3]).
 

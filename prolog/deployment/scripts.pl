@@ -50,6 +50,7 @@ remote_words(prune(Keep),       [prune, Keep],           60).
 remote_words(log_tail,          [log_tail],              15).
 remote_words(lock(T, Id, Back), [lock, T, Id, Back],     15).
 remote_words(unlock,            [unlock],                15).
+remote_words(keep,              [keep],                  15).
 remote_words(take_over(Of, How), [take_over, Of, How],   30).
 remote_words(hook(Event, _, A), [hook, Event|Words],     S) :- remote_words(A, Words, S).
 

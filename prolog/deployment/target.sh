@@ -274,7 +274,7 @@ digest() { # FILE
 
 # Before its first change, a script ends what a lost connection may have left running of the same operation.
 claim() { # FUNCTION about to run
-    case $1 in observe | survey | log_tail | lock | unlock | take_over) return 0 ;; esac
+    case $1 in observe | survey | log_tail | lock | keep | unlock | take_over) return 0 ;; esac
     [ -z "$claimed" ] || return 0
     claimed=yes
     tool mkdir -p -m 700 -- "$dir/run" || return 1
@@ -352,7 +352,7 @@ end_holder() {
 # the lock was found to be our own: never another's, if it is taken over meanwhile. Whoever takes over looks for a script
 # in the record behind the rename, and we for the lock behind the record: one of the two sees the other.
 holds() { # FUNCTION about to run
-    case $1 in observe | survey | log_tail | lock | unlock | take_over) return 0 ;; esac
+    case $1 in observe | survey | log_tail | lock | keep | unlock | take_over) return 0 ;; esac
     [ -n "${controller-}" ] || return 0
     { renew 2>&5; } 5>&2 2>/dev/null 4<>"$dir/run/lock/holder" || because "${reason:-lock_lost}"
 }
@@ -377,7 +377,21 @@ hold() { # prints the record
     printf '%-199s\n' "$token $$ ${20} $this_boot $expiry $lease"
 }
 
-lock() { # LEASE|- ACTIVE BACKUP: releases or none, which have to be that still
+# The lease begins anew, unless a script of the operation is at work: that renews it itself.
+keep() {
+    { kept 2>&5; } 5>&2 2>/dev/null 4<>"$dir/run/lock/holder" || because "${reason:-lock_lost}"
+}
+
+kept() {
+    holder "$dir/run/lock"
+    [ "$held_by" = "$token" ] || return 1
+    ! lives "$holder_pid" "$holder_born" || return 0
+    hold >&4 || because no_space || return 1
+    holder "$dir/run/lock"
+    [ "$held_by" = "$token" ]
+}
+
+lock() { # LEASE|- ACTIVE BACKUP: releases or none, which have to be that still, or any
     lease=$1
     own=$dir/run/lock.$token
     tool mkdir -p -m 700 -- "$dir/run" && tool rm -rf -- "$own" "$dir/run/over.$token" || return 1
@@ -389,7 +403,7 @@ lock() { # LEASE|- ACTIVE BACKUP: releases or none, which have to be that still
         [ "$held_by" = "$token" ] || because held "$(who)" || return 1
     fi
     active=$(release_of current) backup=$(release_of .backup)
-    [ "${active:-none} ${backup:-none}" = "$2 $3" ] || because changed_meanwhile
+    [ "$2" = any ] || [ "${active:-none} ${backup:-none}" = "$2 $3" ] || because changed_meanwhile
 }
 
 unlock() {

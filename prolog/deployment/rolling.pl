@@ -1,0 +1,172 @@
+:- module(deployment_rolling,
+          [ roll_out/5,                 % +Rollout, :Deploy, :GoBack, +Most, -Answers
+            not_reached/2               % +Service, -Hosts
+          ]).
+
+/** <module> Performing a rollout: batch after batch, and all the way back where it says so
+
+Rollout is `rollout(Service, Hosts, Settings, Batches)`, see rollout.pl.  How far it came is in the ledger before each
+batch, for who goes on with it.  An answer is as in fleet.pl.
+*/
+
+:- autoload(library(aggregate), [aggregate_all/3]).
+:- autoload(library(apply), [maplist/3, maplist/4]).
+:- autoload(library(lists), [append/3, member/2, memberchk/2]).
+:- autoload(library(uuid), [uuid/1]).
+:- use_module(effects, [effect/2]).
+:- use_module(fleet, [on_hosts/4]).
+:- use_module(options, [lookup/3]).
+:- use_module(rollout, [amount_of/3]).
+:- use_module(run, [note_event/4, ask/2]).
+
+:- meta_predicate roll_out(+, 2, 3, +, -).
+
+:- dynamic failed_host/2.       % Id, Host
+
+%!  roll_out(+Rollout, :Deploy, :GoBack, +Most:integer, -Answers:list) is det.
+%
+%   `call(Deploy, Host, Answer)` deploys to one host, `call(GoBack, Answer0, Host, Answer)` undoes what Answer0 tells.  Most hosts at
+%   the same time.  Answers are those of the Rollout's hosts, in its order.  `skipped(Reason)` is the result of a host whose turn did
+%   not come: Reason is `max_failures`, `max_unavailable` or `cancelled`.
+
+roll_out(Rollout, Deploy, GoBack, Most, Answers) :-
+    Rollout = rollout(Service, Hosts, Settings, Batches),
+    uuid(Id),
+    setup_call_cleanup(true,
+                       in_batches(Batches, 1, rolling(Id, Rollout, Deploy, Most), [], Done0),
+                       retractall(failed_host(Id, _))),
+    (   must_go_back(Settings, Done0)
+    ->  all_back(Done0, Settings, Hosts, GoBack, Most, Done),
+        keep_progress(Service, [], [])
+    ;   Done = Done0,
+        keep_progress(Service, Hosts, Done)
+    ),
+    maplist([Host, Answer]>>memberchk(Host-Answer, Done), Hosts, Answers).
+
+%   in_batches(+Batches, +N, +Rolling, +Done0, -Done): Done are `Host-Answer`.
+
+in_batches([], _, _, Done, Done).
+in_batches([Batch|Batches], N, Rolling, Done0, Done) :-
+    Rolling = rolling(_, rollout(Service, Hosts, _, _), _, _),
+    keep_progress(Service, Hosts, Done0),
+    pause(N, Rolling),
+    batch_answers(Batch, N, Rolling, Done0, Answers),
+    maplist([Host, Answer, Host-Answer]>>true, Batch, Answers, New),
+    append(Done0, New, Done1),
+    M is N + 1,
+    in_batches(Batches, M, Rolling, Done1, Done).
+
+batch_answers(Batch, N, rolling(Id, rollout(_, Hosts, Settings, _), Deploy, Most), Done, Answers) :-
+    width(Settings, Hosts, Done, Most, Width),
+    (   no_turn(Id, Settings, Width, Reason)
+    ->  maplist([_, answer(skipped(Reason), [], none)]>>true, Batch, Answers)
+    ;   note_event(*, batch(N), ok, [hosts(Batch)]),
+        on_hosts(Batch, Width, in_turn(Id, Settings, Deploy), Answers)
+    ).
+
+in_turn(Id, Settings, Deploy, Host, Answer) :-
+    (   no_turn(Id, Settings, 1, Reason)
+    ->  Answer = answer(skipped(Reason), [], none)
+    ;   call(Deploy, Host, Answer),
+        arg(1, Answer, Result),
+        ( on_new_release(Result) -> true ; assertz(failed_host(Id, Host)) )
+    ).
+
+%   Why no further host is begun.
+
+no_turn(_, _, _, cancelled) :-
+    effect(sleep(0), cancelled),
+    !.
+no_turn(_, _, Width, max_unavailable) :-
+    Width =< 0,
+    !.
+no_turn(Id, settings(Options), _, max_failures) :-
+    \+ lookup(on_failure, [Options], continue),
+    lookup(max_failures, [Options], Most),
+    aggregate_all(count, failed_host(Id, _), Failures),
+    Failures > Most.
+
+pause(1, _) :- !.
+pause(_, rolling(Id, rollout(_, _, Settings, _), _, _)) :-
+    no_turn(Id, Settings, 1, _),
+    !.
+pause(_, rolling(_, rollout(_, _, settings(Options), _), _, _)) :-
+    lookup(pause_between, [Options], Seconds),
+    effect(sleep(Seconds), _).
+
+%   What is not worked on at the same time: hosts that were left without their service count too.
+
+width(settings(Options), Hosts, Done, Most, Width) :-
+    length(Hosts, Count),
+    lookup(max_unavailable, [Options], Amount),
+    amount_of(Amount, Count, Allowed),
+    aggregate_all(count, ( member(_-answer(Result, _, _), Done), left_without(Result) ), Lost),
+    Width is min(Most, Allowed - Lost).
+
+left_without(rolled_back_after_failure(error(rollback_failed(_)))).
+left_without(error(deployment_failed(not_restored(_, _)))).
+
+on_new_release(deployed).
+on_new_release(deployed_with_warnings(_)).
+on_new_release(unchanged).
+
+must_go_back(settings(Options), Done) :-
+    lookup(on_failure, [Options], rollback_all),
+    lookup(max_failures, [Options], Most),
+    aggregate_all(count, ( member(_-answer(Result, _, _), Done), is_failure(Result) ), Failures),
+    Failures > Most.
+
+is_failure(skipped(cancelled)) :- !.
+is_failure(Result) :-
+    \+ on_new_release(Result),
+    Result \= skipped(_).
+
+%   Hosts that stay as they are keep their answer.
+
+all_back(Done0, Settings, Hosts, GoBack, Most, Done) :-
+    findall(Host, ( member(Host-answer(Result, _, _), Done0), on_new_release(Result), Result \== unchanged ), Back),
+    width(Settings, Hosts, Done0, Most, Width0),
+    Width is max(1, Width0),
+    note_event(*, rollback_all, ok, [hosts(Back)]),
+    on_hosts(Back, Width, back(Done0, GoBack), Answers),
+    maplist([Host, Answer, Host-Answer]>>true, Back, Answers, Undone),
+    findall(Host-Answer, ( member(Host-Answer, Done0), \+ memberchk(Host, Back) ), Others),
+    append(Undone, Others, Done).
+
+back(Done, GoBack, Host, answer(Result, Events, Left)) :-
+    memberchk(Host-answer(Result0, Events0, Left0), Done),
+    call(GoBack, answer(Result0, Events0, Left0), Host, answer(Result, Events1, Left)),
+    append(Events0, Events1, Events).
+
+% ---- how far it came ---------------------------------------------------------------------------------------
+
+%   keep_progress(+Service, +Hosts, +Done): in the ledger, of each of Hosts what became of it, or `waiting`; nothing where all were
+%   reached.
+
+keep_progress(Service, Hosts, Done) :-
+    findall(Host-Status,
+            ( member(Host, Hosts),
+              ( memberchk(Host-answer(Status, _, _), Done) -> true ; Status = waiting ) ),
+            Statuses0),
+    (   member(_-Status, Statuses0), open_status(Status)
+    ->  Statuses = Statuses0
+    ;   Statuses = []
+    ),
+    format(atom(Text), '~q', [Statuses]),
+    ask(ledger(put(Service, *, '', rollout, Text)), _).
+
+open_status(waiting).
+open_status(skipped(_)).
+open_status(error(_)).
+
+%!  not_reached(+Service, -Hosts:list) is det.
+%
+%   The hosts that the last rollout of Service did not come to, or could not begin with, in order.
+
+not_reached(Service, Hosts) :-
+    ask(ledger(get(Service, rollout)), rows(Rows)),
+    (   memberchk(row(*, _, Text), Rows)
+    ->  term_to_atom(Statuses, Text),
+        findall(Host, ( member(Host-Status, Statuses), open_status(Status) ), Hosts)
+    ;   Hosts = []
+    ).
