@@ -3,7 +3,7 @@
             effect_row/2,               % ?Effect, ?Documentation
             with_backend/3,             % +Backend, +Run, :Goal
             in_phase/2,                 % +Phase, :Goal
-            backend_setting/2           % -Backend, -Run
+            backend_setting/3           % -Backend, -Run, -Phase
           ]).
 
 /** <module> The door between rules and the world
@@ -44,11 +44,12 @@ effect_row(now, "seconds since the epoch").
 %!  with_backend(+Backend, +Run, :Goal) is semidet.
 %
 %   Goal's effects in this thread are those of Backend; Run is the atom by which Python knows the operation,
-%   or `none`.
+%   or `none`.  The phase stays what it is.
 
 with_backend(Backend, Run, Goal) :-
     setting(Old),
-    b_setval(deployment_effects, setting(Backend, Run, forward)),
+    Old = setting(_, _, Phase),
+    b_setval(deployment_effects, setting(Backend, Run, Phase)),
     (   Backend = model(Script)
     ->  start_model(Script)
     ;   true
@@ -67,12 +68,12 @@ in_phase(Phase, Goal) :-
     once(Goal),
     b_setval(deployment_effects, Old).
 
-%!  backend_setting(-Backend, -Run) is det.
+%!  backend_setting(-Backend, -Run, -Phase) is det.
 %
 %   Those of this thread.
 
-backend_setting(Backend, Run) :-
-    setting(setting(Backend, Run, _)).
+backend_setting(Backend, Run, Phase) :-
+    setting(setting(Backend, Run, Phase)).
 
 setting(Setting) :-
     nb_current(deployment_effects, Setting),

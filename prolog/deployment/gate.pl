@@ -12,7 +12,7 @@ takes no lock.
 Fleet is `fleet(Service, Hosts, Call, Run)`.
 */
 
-:- use_module(effects, [backend_setting/2, with_backend/3, in_phase/2, effect/2]).
+:- use_module(effects, [backend_setting/3, with_backend/3, in_phase/2, effect/2]).
 :- use_module(locks, [unless_locked/6, leased_plan/4, lease_seconds/4, with_lease/3, at_work/2]).
 :- use_module(options, [lookup/3]).
 :- use_module(observation, [context/5, observing/3]).
@@ -143,7 +143,7 @@ held_gate(Facts, Context, Call, Result) :-
 %   hosts, where no time passes.
 
 keeper(Token, Context, Seconds, Keeper) :-
-    backend_setting(Backend, Run),
+    backend_setting(Backend, Run, _),
     (   Backend == live
     ->  Pause is Seconds / 3,
         thread_create(with_backend(Backend, Run, in_phase(undo, keeping(Token, Context, Pause))), Keeper)

@@ -63,7 +63,13 @@ unless_locked(Facts, Context, Call, Act, Again, Result) :-
 
 locked_out(Facts, Context, Call, Again, Result) :-
     observed_lock(Facts, Lock),
+    \+ own_lock(Lock, Context),
     locked(Lock, Context, Call, Again, Result).
+
+%   That of the gate, on its host.
+
+own_lock(lock(Token, _, _, _, _, _, _, _), context(_, _, _, _, _, Own)) :-
+    ( Own = leased(Token0, _) -> Token0 == Token ; Own == Token ).
 
 observed_lock(Facts, Lock) :-
     Lock = lock(_, _, _, _, _, _, _, _),

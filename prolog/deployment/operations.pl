@@ -21,14 +21,15 @@ An operation is a term named like its predicate, without the result and with its
 :- use_module(effects, [with_backend/3, in_phase/2]).
 :- use_module(fleet, [on_hosts/4, answer_results/3, answer_events/2, in_time_order/2]).
 :- use_module(gate, [with_gate/3]).
+:- use_module(ledger, [deployed_hash/3, release_hash/2]).
 :- use_module(locks, [freezing/3, thawing/3, lock_state/3]).
 :- use_module(model, [modelled_left/2, gather_model/2]).
 :- use_module(nearest, [nearest/3]).
 :- use_module(options, [check_options/3, lookup/3, default_option/3]).
-:- use_module(rolling, [roll_out/5, not_reached/2]).
+:- use_module(rolling, [roll_out/5, progress_of/2, not_reached/2, went/3]).
 :- use_module(rollout, [rollout_settings/2, rollout_batches/4, host_deadline/4]).
 :- use_module(run, [collect_events/2, note_event/4]).
-:- use_module(running, [stopping/4, starting/3, draining/4, hooking/3, checking/4, status/4]).
+:- use_module(running, [stopping/4, starting/3, draining/4, hooking/3, checking/4, status/4, host_status/3]).
 :- use_module(security, [validate_security/2, is_local_host/1]).
 :- use_module(observation, [context/5]).
 
@@ -41,6 +42,8 @@ operation(deploy_service(S, O),        S, O, operation,     [method, secure, por
 operation(deploy_with_hooks(S, O),     S, O, operation,     [method, secure, port, gate]).
 operation(deploy_with_rollback(S, O),  S, O, operation,     [method, secure, port, gate]).
 operation(deploy_to_all_hosts(S, O),   S, O, operation,     [method, secure, port, gate]).
+operation(resume_rollout(S, O),        S, O, operation,     [method, secure, port, gate]).
+operation(fleet_status(S, O),          S, O, operation,     [method]).
 operation(rollback_service(S, O),      S, O, rollback,      [method, gate]).
 operation(deployment_plan(S, O),       S, O, plan,          [method, port]).
 operation(start_service(S, O),         S, O, operation,     [method]).
@@ -61,6 +64,10 @@ operation(wait_for_healthy(S, O),      S, O, wait,          []).
 
 act(deploy_to_all_hosts(_, _), Context, Options, Result) :-
     deploy(deploy_with_rollback, Context, Options, Result).
+act(resume_rollout(_, _), Context, Options, Result) :-
+    deploy(deploy_with_rollback, Context, Options, Result).
+act(fleet_status(_, _), Context, Options, Row) :-
+    host_status(Context, Options, Row).
 act(deploy_service(_, _), Context, Options, Result) :-
     deploy(deploy_service, Context, Options, Result).
 act(deploy_with_hooks(_, _), Context, Options, Result) :-
@@ -121,7 +128,7 @@ good_result(Results) :-
     is_list(Results),
     !,
     Results \== [],
-    forall(member(result(_, Result), Results), good_result(Result)).
+    forall(member(Each, Results), ( Each = result(_, Result) -> good_result(Result) ; good_result(Each) )).
 good_result(mixed(Results)) :- good_result(Results).
 good_result(deployed).
 good_result(deployed(_)).
@@ -137,6 +144,7 @@ good_result(locked(_, _, _)).
 good_result(healthy).
 good_result(running).
 good_result(ok).
+good_result(host_status(_, _, running, healthy, _, none)).
 
 %!  result_kind(+Operation:atom, +Result, -Kind) is det.
 %
@@ -206,10 +214,10 @@ perform(Run, Operation, Result, Events) :-
     require_service(Service),
     check_arguments(Operation),
     check_options(Scope, Options0, Options),
-    (   no_host(Operation, Service, Result)
+    (   nobody(Operation, Service, Result)
     ->  Events = []
     ;   require(Needs, Service),
-        operation_hosts(Scope, Service, Options, Hosts),
+        operation_hosts(Operation, Service, Options, Hosts),
         check_ports(Needs, Service, Hosts),
         (   insecure(Needs, Service, Refusal)
         ->  maplist(result_of(Refusal), Hosts, Results), Events = []
@@ -238,8 +246,25 @@ check_arguments(force_stop_service(_, Seconds, _)) :-
     ).
 check_arguments(_).
 
-no_host(deploy_to_all_hosts(_, _), Service, [result(localhost, error(no_host_configured))]) :-
+%   nobody(+Operation, +Service, -Result) is semidet: there is no host to begin with.
+
+nobody(deploy_to_all_hosts(_, _), Service, [result(localhost, error(no_host_configured))]) :-
     service_targets(Service, []).
+nobody(resume_rollout(_, _), Service, error(Reason)) :-
+    progress_of(Service, Progress),
+    not_resumed(Progress, Service, Reason).
+
+%   Why a rollout can't be gone on with.  What is shipped has to be what its first hosts got.
+
+not_resumed(Progress, _, no_rollout_to_resume) :-
+    not_reached(Progress, []),
+    !.
+not_resumed(Progress, Service, release_changed(Old, New)) :-
+    member(host(Host, deployed, _), Progress),
+    deployed_hash(Service, Host, Old),
+    !,
+    release_hash(Service, New),
+    Old \== New.
 
 require(Needs, Service) :-
     (   memberchk(method, Needs), \+ deploy_method_config(Service, _, _)
@@ -282,13 +307,18 @@ insecure(Needs, Service, error(security_validation_failed(Errors))) :-
 
 result_of(Result, Host, result(Host, Result)).
 
-%!  operation_hosts(+Scope, +Service, +Options, -Hosts:list) is det.
+%!  operation_hosts(+Operation, +Service, +Options, -Hosts:list) is det.
 %
 %   @error existence_error(service_host, HostOrService)
 
-operation_hosts(Scope, Service, Options, Hosts) :-
+operation_hosts(resume_rollout(_, _), Service, _, Hosts) :-
+    !,
+    progress_of(Service, Progress),
     service_targets(Service, Targets),
-    (   Targets == [], memberchk(Scope, [health_check, wait])
+    findall(Host, ( member(Host, Targets), memberchk(host(Host, _, _), Progress) ), Hosts).
+operation_hosts(Operation, Service, Options, Hosts) :-
+    service_targets(Service, Targets),
+    (   Targets == [], functor(Operation, Name, _), memberchk(Name, [run_health_check, wait_for_healthy])
     ->  All = [localhost]
     ;   All = Targets
     ),
@@ -299,7 +329,13 @@ operation_hosts(Scope, Service, Options, Hosts) :-
     ;   Hosts = All
     ).
 
-combined(deploy_to_all_hosts(_, _), Results, Results) :- !.
+combined(Operation, Results, Results) :-
+    functor(Operation, Name, _),
+    memberchk(Name, [deploy_to_all_hosts, resume_rollout]),
+    !.
+combined(fleet_status(_, _), Results, Rows) :-
+    !,
+    findall(Row, member(result(_, Row), Results), Rows).
 combined(deployment_plan(_, _), Results, Plan) :-
     !,
     findall(Step, ( member(result(_, Steps), Results), member(Step, Steps) ), Plan).
@@ -338,12 +374,21 @@ behind_gate(Operation, Hosts, Token, Run, Service, Options, Answers) :-
 on_each(Operation, Hosts, Service, Options, Task, Answers) :-
     value(operation, max_parallel, Options, Most),
     (   rollout_of(Operation, Service, Options, Settings)
-    ->  rollout_batches(Service, Hosts, Batches, Shared),
-        forall(member(shared(N, Value, Several), Shared), note_event(*, batch(N), shared(Value), [hosts(Several)])),
-        roll_out(rollout(Service, Hosts, Settings, Batches), rolled(Task, Settings), back_with_fleet(Task), Most, Answers)
+    ->  ( Operation = resume_rollout(_, _) -> progress_of(Service, Progress) ; Progress = [] ),
+        still_to_do(Hosts, Progress, Left),
+        rollout_batches(Service, Left, Batches, Shared),
+        forall(member(Share, Shared), note_event(*, spread, ok, [Share])),
+        roll_out(rollout(Service, Hosts, Settings, Batches, Progress), rolled(Task, Settings), back_with_fleet(Task), Most, Answers)
     ;   on_hosts(Hosts, Most, Task, Answers)
     ).
 
+still_to_do(Hosts, [], Hosts) :- !.
+still_to_do(Hosts0, Progress, Hosts) :-
+    not_reached(Progress, Open),
+    findall(Host, ( member(Host, Hosts0), memberchk(Host, Open) ), Hosts).
+
+rollout_of(resume_rollout(_, _), Service, _, Settings) :-
+    rollout_settings(Service, Settings).
 rollout_of(deploy_to_all_hosts(_, _), Service, Options, Settings) :-
     \+ lookup(host, [Options], _),
     rollout_settings(Service, Settings).
@@ -358,17 +403,13 @@ rolled(on_host(Operation, Token, Run, Service, Options), Settings, Host, Answer)
 
 %   What a host has become is undone though the operation may have been cancelled.
 
-back_with_fleet(on_host(_, Token, Run, Service, Options), answer(Result0, Events, Left), Host, Answer) :-
-    (   went(Host, Events, Way)
+back_with_fleet(on_host(_, Token, Run, Service, Options), Answer0, Host, Answer) :-
+    Answer0 = answer(Result0, _, Left),
+    (   went(Host, Answer0, Way)
     ->  left_options(Left, Options, Since),
         in_phase(undo, on_host(with_fleet(Way), Token, Run, Service, Since, Host, Answer))
     ;   Answer = answer(Result0, [], Left)
     ).
-
-%   How a deployment came to the new release: from another that it `kept`, or from none.
-
-went(Host, Events, kept) :- memberchk(event(_, Host, keep, ok, _, _), Events), !.
-went(Host, Events, new) :- memberchk(event(_, Host, switch, ok, _, _), Events).
 
 left_options(left(Facts, Time), Options, [backend(model([host(_, Facts), at(Time)|Script]))|Options]) :-
     lookup(backend, [Options], model(Script)),

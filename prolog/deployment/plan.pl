@@ -23,7 +23,7 @@ later steps comes first.  An action in `if_unhealthy/1` is performed when this s
 Facts is `facts(Service, Host, Call, Observed, Release)`: the options of the call, what was observed on the
 target, and the release to deploy (see release/5), or `none`.  Observed is a list of `current(Id)`,
 `backup(Id)`, `release(Id)`, `port(Id, Text)`, `history(Id)`, `running(Id)` (`none`: processes that have lost their
-leader), `bad(Id)` (its health check failed), and `manifest(Id, Digest, Touched)` of a
+leader), `since(Text)` (when it was started, in seconds since the epoch), `bad(Id)` (its health check failed), and `manifest(Id, Digest, Touched)` of a
 release that another can be built on: Touched is what was changed there since, in hexadecimal, or `-`.  After
 `unfinished(Id)` current and running are those of before the deployment that left Id.
 */

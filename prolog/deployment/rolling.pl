@@ -1,12 +1,15 @@
 :- module(deployment_rolling,
           [ roll_out/5,                 % +Rollout, :Deploy, :GoBack, +Most, -Answers
-            not_reached/2               % +Service, -Hosts
+            progress_of/2,              % +Service, -Progress
+            not_reached/2,              % +Progress, -Hosts
+            went/3                      % +Host, +Answer, -Way
           ]).
 
 /** <module> Performing a rollout: batch after batch, and all the way back where it says so
 
-Rollout is `rollout(Service, Hosts, Settings, Batches)`, see rollout.pl.  How far it came is in the ledger before each
-batch, for who goes on with it.  An answer is as in fleet.pl.
+Rollout is `rollout(Service, Hosts, Settings, Batches, Progress)`, see rollout.pl.  How far it came is in the ledger before each
+batch, for who goes on with it: Progress is a list of `host(Host, Status, Way)`.  Status is the result there, or `waiting`; Way tells how
+it came to the new release: from another that it `kept`, from none, being `new`, or `not` at all.  An answer is as in fleet.pl.
 */
 
 :- autoload(library(aggregate), [aggregate_all/3]).
@@ -30,10 +33,13 @@ batch, for who goes on with it.  An answer is as in fleet.pl.
 %   not come: Reason is `max_failures`, `max_unavailable` or `cancelled`.
 
 roll_out(Rollout, Deploy, GoBack, Most, Answers) :-
-    Rollout = rollout(Service, Hosts, Settings, Batches),
+    Rollout = rollout(Service, Hosts, Settings, Batches, Progress),
     uuid(Id),
+    findall(Host-answer(Status, [], Way),
+            ( member(host(Host, Status, Way), Progress), on_new_release(Status) ),
+            Before),
     setup_call_cleanup(true,
-                       in_batches(Batches, 1, rolling(Id, Rollout, Deploy, Most), [], Done0),
+                       in_batches(Batches, 1, rolling(Id, Rollout, Deploy, Most), Before, Done0),
                        retractall(failed_host(Id, _))),
     (   must_go_back(Settings, Done0)
     ->  all_back(Done0, Settings, Hosts, GoBack, Most, Done),
@@ -47,7 +53,7 @@ roll_out(Rollout, Deploy, GoBack, Most, Answers) :-
 
 in_batches([], _, _, Done, Done).
 in_batches([Batch|Batches], N, Rolling, Done0, Done) :-
-    Rolling = rolling(_, rollout(Service, Hosts, _, _), _, _),
+    Rolling = rolling(_, rollout(Service, Hosts, _, _, _), _, _),
     keep_progress(Service, Hosts, Done0),
     pause(N, Rolling),
     batch_answers(Batch, N, Rolling, Done0, Answers),
@@ -56,12 +62,13 @@ in_batches([Batch|Batches], N, Rolling, Done0, Done) :-
     M is N + 1,
     in_batches(Batches, M, Rolling, Done1, Done).
 
-batch_answers(Batch, N, rolling(Id, rollout(_, Hosts, Settings, _), Deploy, Most), Done, Answers) :-
+batch_answers(Batch, N, rolling(Rollout, rollout(_, Hosts, Settings, _, _), Deploy, Most), Done, Answers) :-
     width(Settings, Hosts, Done, Most, Width),
-    (   no_turn(Id, Settings, Width, Reason)
+    (   no_turn(Rollout, Settings, Width, Reason)
     ->  maplist([_, answer(skipped(Reason), [], none)]>>true, Batch, Answers)
-    ;   note_event(*, batch(N), ok, [hosts(Batch)]),
-        on_hosts(Batch, Width, in_turn(Id, Settings, Deploy), Answers)
+    ;   atomic_list_concat([batch, N], '_', Id),
+        note_event(*, Id, ok, [hosts(Batch)]),
+        on_hosts(Batch, Width, in_turn(Rollout, Settings, Deploy), Answers)
     ).
 
 in_turn(Id, Settings, Deploy, Host, Answer) :-
@@ -87,10 +94,10 @@ no_turn(Id, settings(Options), _, max_failures) :-
     Failures > Most.
 
 pause(1, _) :- !.
-pause(_, rolling(Id, rollout(_, _, Settings, _), _, _)) :-
+pause(_, rolling(Id, rollout(_, _, Settings, _, _), _, _)) :-
     no_turn(Id, Settings, 1, _),
     !.
-pause(_, rolling(_, rollout(_, _, settings(Options), _), _, _)) :-
+pause(_, rolling(_, rollout(_, _, settings(Options), _, _), _, _)) :-
     lookup(pause_between, [Options], Seconds),
     effect(sleep(Seconds), _).
 
@@ -140,33 +147,52 @@ back(Done, GoBack, Host, answer(Result, Events, Left)) :-
 
 % ---- how far it came ---------------------------------------------------------------------------------------
 
-%   keep_progress(+Service, +Hosts, +Done): in the ledger, of each of Hosts what became of it, or `waiting`; nothing where all were
-%   reached.
+%   keep_progress(+Service, +Hosts, +Done): in the ledger, or nothing where all were reached.
 
 keep_progress(Service, Hosts, Done) :-
-    findall(Host-Status,
-            ( member(Host, Hosts),
-              ( memberchk(Host-answer(Status, _, _), Done) -> true ; Status = waiting ) ),
-            Statuses0),
-    (   member(_-Status, Statuses0), open_status(Status)
-    ->  Statuses = Statuses0
-    ;   Statuses = []
-    ),
-    format(atom(Text), '~q', [Statuses]),
+    findall(host(Host, Status, Way),
+            ( member(Host, Hosts), host_progress(Host, Done, Status, Way) ),
+            Progress0),
+    ( not_reached(Progress0, []) -> Progress = [] ; Progress = Progress0 ),
+    format(atom(Text), '~q', [Progress]),
     ask(ledger(put(Service, *, '', rollout, Text)), _).
+
+host_progress(Host, Done, Status, Way) :-
+    memberchk(Host-Answer, Done),
+    !,
+    arg(1, Answer, Status),
+    ( went(Host, Answer, Way0) -> Way = Way0 ; Way = not ).
+host_progress(_, _, waiting, not).
+
+%!  went(+Host, +Answer, -Way) is semidet.
+
+went(_, answer(_, [], Way), Way) :-
+    memberchk(Way, [kept, new]),
+    !.
+went(Host, answer(_, Events, _), kept) :-
+    memberchk(event(_, Host, keep, ok, _, _), Events),
+    !.
+went(Host, answer(_, Events, _), new) :-
+    memberchk(event(_, Host, switch, ok, _, _), Events).
+
+%!  progress_of(+Service, -Progress:list) is det.
+%
+%   That of the last rollout of Service that did not reach all hosts, or `[]`.
+
+progress_of(Service, Progress) :-
+    ask(ledger(get(Service, rollout)), rows(Rows)),
+    (   memberchk(row(*, _, Text), Rows)
+    ->  term_to_atom(Progress, Text)
+    ;   Progress = []
+    ).
+
+%!  not_reached(+Progress, -Hosts:list) is det.
+%
+%   The hosts that a rollout did not come to, or could not begin with, in order.
+
+not_reached(Progress, Hosts) :-
+    findall(Host, ( member(host(Host, Status, _), Progress), open_status(Status) ), Hosts).
 
 open_status(waiting).
 open_status(skipped(_)).
 open_status(error(_)).
-
-%!  not_reached(+Service, -Hosts:list) is det.
-%
-%   The hosts that the last rollout of Service did not come to, or could not begin with, in order.
-
-not_reached(Service, Hosts) :-
-    ask(ledger(get(Service, rollout)), rows(Rows)),
-    (   memberchk(row(*, _, Text), Rows)
-    ->  term_to_atom(Statuses, Text),
-        findall(Host, ( member(Host-Status, Statuses), open_status(Status) ), Hosts)
-    ;   Hosts = []
-    ).

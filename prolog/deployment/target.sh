@@ -227,8 +227,13 @@ observe() {
     done
     [ ! -r "$dir/run/history" ] || while read -r release; do got history "$release"; done <"$dir/run/history"
     [ ! -r "$dir/run/bad" ] || while read -r release; do got bad "$release"; done <"$dir/run/bad"
-    if process; then got running "$active"; elif left_behind; then got running none; fi
+    if process; then got running "$active"; since; elif left_behind; then got running none; fi
     return 0
+}
+
+since() { # when the process was started
+    clock
+    got since "$(($(date +%s) - (now - born) / 100))"
 }
 
 # What a deployment has to know beside that.
