@@ -13,7 +13,8 @@ it came to the new release: from another that it `kept`, from none, being `new`,
 */
 
 :- autoload(library(aggregate), [aggregate_all/3]).
-:- autoload(library(apply), [maplist/3, maplist/4]).
+:- autoload(library(apply), [maplist/3, foldl/5]).
+:- autoload(library(assoc), [list_to_assoc/2, get_assoc/3, put_assoc/4, gen_assoc/3]).
 :- autoload(library(lists), [append/3, member/2, memberchk/2]).
 :- autoload(library(uuid), [uuid/1]).
 :- use_module(effects, [effect/2]).
@@ -37,19 +38,22 @@ roll_out(Rollout, Deploy, GoBack, Most, Answers) :-
     uuid(Id),
     findall(Host-answer(Status, [], Way),
             ( member(host(Host, Status, Way), Progress), on_new_release(Status) ),
-            Before),
+            Reached),
+    list_to_assoc(Reached, Before),
     setup_call_cleanup(true,
                        in_batches(Batches, 1, rolling(Id, Rollout, Deploy, Most), Before, Done0),
                        retractall(failed_host(Id, _))),
     (   must_go_back(Settings, Done0)
     ->  all_back(Done0, Settings, Hosts, GoBack, Most, Done),
-        keep_progress(Service, [], [])
+        keep_progress(Service, [], Done)
     ;   Done = Done0,
         keep_progress(Service, Hosts, Done)
     ),
-    maplist([Host, Answer]>>memberchk(Host-Answer, Done), Hosts, Answers).
+    maplist(answer_in(Done), Hosts, Answers).
 
-%   in_batches(+Batches, +N, +Rolling, +Done0, -Done): Done are `Host-Answer`.
+answer_in(Done, Host, Answer) :- get_assoc(Host, Done, Answer).
+
+%   in_batches(+Batches, +N, +Rolling, +Done0, -Done): Done is an assoc of hosts and their answers.
 
 in_batches([], _, _, Done, Done).
 in_batches([Batch|Batches], N, Rolling, Done0, Done) :-
@@ -57,23 +61,26 @@ in_batches([Batch|Batches], N, Rolling, Done0, Done) :-
     keep_progress(Service, Hosts, Done0),
     pause(N, Rolling),
     batch_answers(Batch, N, Rolling, Done0, Answers),
-    maplist([Host, Answer, Host-Answer]>>true, Batch, Answers, New),
-    append(Done0, New, Done1),
+    foldl(put_answer, Batch, Answers, Done0, Done1),
     M is N + 1,
     in_batches(Batches, M, Rolling, Done1, Done).
+
+put_answer(Host, Answer, Done0, Done) :- put_assoc(Host, Done0, Answer, Done).
 
 batch_answers(Batch, N, rolling(Rollout, rollout(_, Hosts, Settings, _, _), Deploy, Most), Done, Answers) :-
     width(Settings, Hosts, Done, Most, Width),
     (   no_turn(Rollout, Settings, Width, Reason)
-    ->  maplist([_, answer(skipped(Reason), [], none)]>>true, Batch, Answers)
+    ->  maplist(skipped(Reason), Batch, Answers)
     ;   atomic_list_concat([batch, N], '_', Id),
         note_event(*, Id, ok, [hosts(Batch)]),
         on_hosts(Batch, Width, in_turn(Rollout, Settings, Deploy), Answers)
     ).
 
+skipped(Reason, _, answer(skipped(Reason), [], none)).
+
 in_turn(Id, Settings, Deploy, Host, Answer) :-
     (   no_turn(Id, Settings, 1, Reason)
-    ->  Answer = answer(skipped(Reason), [], none)
+    ->  skipped(Reason, Host, Answer)
     ;   call(Deploy, Host, Answer),
         arg(1, Answer, Result),
         ( on_new_release(Result) -> true ; assertz(failed_host(Id, Host)) )
@@ -107,7 +114,7 @@ width(settings(Options), Hosts, Done, Most, Width) :-
     length(Hosts, Count),
     lookup(max_unavailable, [Options], Amount),
     amount_of(Amount, Count, Allowed),
-    aggregate_all(count, ( member(_-answer(Result, _, _), Done), left_without(Result) ), Lost),
+    aggregate_all(count, ( gen_assoc(_, Done, answer(Result, _, _)), left_without(Result) ), Lost),
     Width is min(Most, Allowed - Lost).
 
 left_without(rolled_back_after_failure(error(rollback_failed(_)))).
@@ -120,7 +127,7 @@ on_new_release(unchanged).
 must_go_back(settings(Options), Done) :-
     lookup(on_failure, [Options], rollback_all),
     lookup(max_failures, [Options], Most),
-    aggregate_all(count, ( member(_-answer(Result, _, _), Done), is_failure(Result) ), Failures),
+    aggregate_all(count, ( gen_assoc(_, Done, answer(Result, _, _)), is_failure(Result) ), Failures),
     Failures > Most.
 
 is_failure(skipped(cancelled)) :- !.
@@ -131,17 +138,15 @@ is_failure(Result) :-
 %   Hosts that stay as they are keep their answer.
 
 all_back(Done0, Settings, Hosts, GoBack, Most, Done) :-
-    findall(Host, ( member(Host-answer(Result, _, _), Done0), on_new_release(Result), Result \== unchanged ), Back),
+    findall(Host, ( gen_assoc(Host, Done0, answer(Result, _, _)), on_new_release(Result), Result \== unchanged ), Back),
     width(Settings, Hosts, Done0, Most, Width0),
     Width is max(1, Width0),
     note_event(*, rollback_all, ok, [hosts(Back)]),
     on_hosts(Back, Width, back(Done0, GoBack), Answers),
-    maplist([Host, Answer, Host-Answer]>>true, Back, Answers, Undone),
-    findall(Host-Answer, ( member(Host-Answer, Done0), \+ memberchk(Host, Back) ), Others),
-    append(Undone, Others, Done).
+    foldl(put_answer, Back, Answers, Done0, Done).
 
 back(Done, GoBack, Host, answer(Result, Events, Left)) :-
-    memberchk(Host-answer(Result0, Events0, Left0), Done),
+    get_assoc(Host, Done, answer(Result0, Events0, Left0)),
     call(GoBack, answer(Result0, Events0, Left0), Host, answer(Result, Events1, Left)),
     append(Events0, Events1, Events).
 
@@ -158,7 +163,7 @@ keep_progress(Service, Hosts, Done) :-
     ask(ledger(put(Service, *, '', rollout, Text)), _).
 
 host_progress(Host, Done, Status, Way) :-
-    memberchk(Host-Answer, Done),
+    get_assoc(Host, Done, Answer),
     !,
     arg(1, Answer, Status),
     ( went(Host, Answer, Way0) -> Way = Way0 ; Way = not ).
