@@ -93,7 +93,9 @@ def _once(goal: str, **bindings: Value) -> dict[str, Value]:
 
 def _declare(goal: str, **bindings: Value) -> None:
     _once(
-        f"deployment_declarations:with_origin(user, Folder, deployment_glue:{goal})", Folder=os.getcwd(), **bindings
+        f"deployment_declarations:with_origin(user, Folder, deployment_glue:{goal})",
+        Folder=os.getcwd(),
+        **bindings,
     )
 
 
