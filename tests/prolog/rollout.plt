@@ -58,7 +58,7 @@ test(the_canary_comes_from_the_zone_that_has_most, B == [[a1],[b1,a2,c1]]) :-
     fleet([b1,a1,a2,c1], [a1-a,a2-a,b1-b,c1-c]), batches([batches([1,3]), spread(zone)], B).
 test(racks_are_kept_apart, B == [[a,b],[c]]) :-
     declare_api([]),
-    declare_service_hosts(api, [host_config(a, [rack(1)]), host_config(c, [rack(1)]), host_config(b, [rack(2)])]),
+    declare_service_hosts(api, [host_config(a, [rack(r1)]), host_config(c, [rack(r1)]), host_config(b, [rack(r2)])]),
     batches([batches([2]), spread(rack)], B).
 test(hosts_without_a_zone_share_none, B == [[a1,x],[a2,y]]) :-
     fleet([a1,a2,x,y], [a1-a,a2-a]), batches([batches([2]), spread(zone)], B).
