@@ -158,7 +158,8 @@ def test_gate_is_renewed_as_long_as_the_fleet_is_at_work(
     site.release("2")
     options = settings(lab, healthy_deadline=1)
     last = f"test $HOST != {hosts[2]} || {{ {SLOW}; }}"
-    with controller.begin(site, hosts, options, hook=last, rollout={"healthy_deadline": 1}, lease=2) as process:  # fmt: skip
+    rollout = {"healthy_deadline": 1}
+    with controller.begin(site, hosts, options, hook=last, rollout=rollout, lease=2) as process:
         try:
             until(lambda: (fleet[2].srv / "begun").exists() and not locked(fleet[1]))
             elsewhere(fleet[0])
