@@ -123,7 +123,9 @@ class Job:
         def work(way: Way) -> None:
             options = ("-e", "ansible_python_interpreter=/usr/bin/python3", "-f", "50")
             hosts = "".join(f"{host.address}," for host in self.hosts)
-            self.script(str(programs / "ansible-playbook"), *options, "-i", hosts, "ansible.yml")(way)
+            self.script(str(programs / "ansible-playbook"), *options, "-i", hosts, "ansible.yml")(
+                way
+            )
 
         return work
 
@@ -194,7 +196,9 @@ class Job:
             f"find -L {way.base}/current/package* -type f | wc -l\n"
         )
         if way.limit is None:  # ours prunes by itself, within its time
-            command += f"find {way.base}/releases/* -prune ! -name {self.version} -exec rm -rf {{}} + || :"
+            command += (
+                f"find {way.base}/releases/* -prune ! -name {self.version} -exec rm -rf {{}} + || :"
+            )
         with ThreadPoolExecutor() as pool:
             said = list(pool.map(lambda host: host.check(command).split(), self.hosts))
         if any(words != [self.version, str(FILES)] for words in said):

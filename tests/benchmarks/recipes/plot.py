@@ -6,7 +6,7 @@ import sys
 import matplotlib
 
 matplotlib.use("agg")
-from matplotlib import pyplot  # noqa: E402
+from matplotlib import pyplot
 
 figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
 for tool, points in json.load(sys.stdin).items():
