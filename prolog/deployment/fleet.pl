@@ -20,7 +20,7 @@ An answer is `answer(Result, Events, Left)`: Left is what a modelled host is lik
 
 %!  on_hosts(+Hosts:list, +Most:integer, :Task, -Answers:list) is det.
 %
-%   Calls `call(Task, Host, Answer)` for each of Hosts, in threads with this one's effects, Most at the same time, begun in their
+%   Calls `call(Task, Host, Answer)` for each of Hosts, or of whatever tells one, in threads with this one's effects, Most at the same time, begun in their
 %   order.  An error in one host's rules must not end the others half-way: the first is thrown when all are done.
 
 on_hosts([], _, _, []) :- !.

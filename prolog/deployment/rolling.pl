@@ -16,6 +16,7 @@ it came to the new release: from another that it `kept`, from none, being `new`,
 :- autoload(library(apply), [maplist/3, foldl/5]).
 :- autoload(library(assoc), [list_to_assoc/2, get_assoc/3, put_assoc/4, gen_assoc/3]).
 :- autoload(library(lists), [append/3, member/2, memberchk/2]).
+:- autoload(library(pairs), [pairs_keys/2]).
 :- autoload(library(uuid), [uuid/1]).
 :- use_module(effects, [effect/2]).
 :- use_module(fleet, [on_hosts/4]).
@@ -138,16 +139,19 @@ is_failure(Result) :-
 %   Hosts that stay as they are keep their answer.
 
 all_back(Done0, Settings, Hosts, GoBack, Most, Done) :-
-    findall(Host, ( gen_assoc(Host, Done0, answer(Result, _, _)), on_new_release(Result), Result \== unchanged ), Back),
+    findall(Host-answer(Result, Events, Left),
+            ( gen_assoc(Host, Done0, answer(Result, Events, Left)), on_new_release(Result), Result \== unchanged ),
+            Deployed),
+    pairs_keys(Deployed, Back),
     width(Settings, Hosts, Done0, Most, Width0),
     Width is max(1, Width0),
     note_event(*, rollback_all, ok, [hosts(Back)]),
-    on_hosts(Back, Width, back(Done0, GoBack), Answers),
+    on_hosts(Deployed, Width, back(GoBack), Answers),
     foldl(put_answer, Back, Answers, Done0, Done).
 
-back(Done, GoBack, Host, answer(Result, Events, Left)) :-
-    get_assoc(Host, Done, answer(Result0, Events0, Left0)),
-    call(GoBack, answer(Result0, Events0, Left0), Host, answer(Result, Events1, Left)),
+back(GoBack, Host-Answer0, answer(Result, Events, Left)) :-
+    call(GoBack, Answer0, Host, answer(Result, Events1, Left)),
+    arg(2, Answer0, Events0),
     append(Events0, Events1, Events).
 
 % ---- how far it came ---------------------------------------------------------------------------------------
