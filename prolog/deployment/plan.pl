@@ -8,6 +8,7 @@
             check_plan/5,               % +Kind, +Service, +Call, +Host, -Plan
             hooks_plan/4,               % +Service, +Host, +Event, -Plan
             observe_plan/2,             % +Host, -Plan
+            release_probe/3,            % +Release, +Facts, -Probe
             observed/2,                 % ?Fact, +Facts
             earlier/3                   % +Release, +Facts, -Earlier
           ]).
@@ -24,7 +25,10 @@ target, and the release to deploy (see release/5), or `none`.  Observed is a lis
 `backup(Id)`, `release(Id)`, `port(Id, Text)`, `history(Id)`, `running(Id)` (`none`: processes that have lost their
 leader), `bad(Id)` (its health check failed), and `manifest(Id, Digest, Touched)` of a
 release that another can be built on: Touched is what was changed there since, in hexadecimal, or `-`.  After
-`unfinished(Id)` current and running are those of before the deployment that left Id.
+`unfinished(Id)` current, backup and running are those of before the operation that left Id active; `found(Id, Backup)` are then
+those that are there, and `ran(none)` says that nothing ran before.  `intent(Token, Was, Backup, Ran, Goal, Wanted)` is what an operation wrote before it
+began and did not clear: what was active, the rollback point and what ran before it (releases, or `none`), and the release
+that is to be active, and `running` or `stopped`.
 */
 
 :- autoload(library(apply), [maplist/2, foldl/4, maplist/3]).
@@ -195,6 +199,7 @@ restart_actions(_, _, []).
 %   Where only processes without their leader run, the active release is what should.
 
 was_running(Release, Facts) :-
+    \+ observed(ran(none), Facts),
     observed(running(Running), Facts),
     (   Running == none
     ->  observed(current(Release), Facts)
@@ -207,6 +212,8 @@ check_actions(Flavour, Facts, Release, [Probe, confirm(Release)]) :-
     release_probe(Release, Facts, Probe).
 check_actions(_, _, Release, [confirm(Release)]).
 
+%!  release_probe(+Release, +Facts, -Probe) is det.
+%
 %   A release on the target is asked at its own port.
 
 release_probe(Release, Facts, Probe) :-

@@ -1,6 +1,7 @@
 :- module(deployment_run,
           [ run/3,                      % +Plan, +Context, -Report
             remote_step/1,              % +Step
+            acting_step/1,              % +Step
             ask/2,                      % +Effect, -Answer
             collect_events/2,           % :Goal, -Events
             note_event/4                % +Host, +Step, +Result, +Notes
@@ -132,6 +133,14 @@ kind(step(_, _, Action0, _), Kind) :-
     ->  Kind = staging
     ;   Kind = acting
     ).
+
+%!  acting_step(+Step) is semidet.
+%
+%   True when Step is performed on the target, and may change what is active or runs there.
+
+acting_step(Step) :-
+    remote_step(Step),
+    kind(Step, acting).
 
 %!  remote_step(+Step) is semidet.
 %

@@ -15,7 +15,7 @@
 /** <module> Steps as one POSIX sh script
 
 Steps that follow one another on a host without needing the controller become one script: the functions of
-`target.sh` and `systemd.sh`, a few assignments, and a line a step.  What the script reports is read back into one outcome a
+`target.sh`, `systemd.sh` and `intent.sh`, a few assignments, and a line a step.  What the script reports is read back into one outcome a
 step.  This is the only module that writes shell words.
 */
 
@@ -48,6 +48,8 @@ remote_words(commit(Id),        [commit, Id],            15).
 remote_words(mark_bad(Id),      [mark_bad, Id],          15).
 remote_words(prune(Keep),       [prune, Keep],           60).
 remote_words(log_tail,          [log_tail],              15).
+remote_words(intend(W, B, R, G, Wanted), [intend, W, B, R, G, Wanted], 15).
+remote_words(settle,            [settle],                15).
 remote_words(lock(T, Id, Back), [lock, T, Id, Back],     15).
 remote_words(unlock,            [unlock],                15).
 remote_words(take_over(Of, How), [take_over, Of, How],   30).
@@ -186,7 +188,7 @@ quoted([Code|Codes]) --> [Code], quoted(Codes).
 
 %!  target_functions(-Text:string) is det.
 %
-%   The functions of target.sh and systemd.sh, without comments and empty lines.
+%   The functions of target.sh, systemd.sh and intent.sh, without comments and empty lines.
 
 target_functions(Text) :-
     prelude(Text).
@@ -196,7 +198,7 @@ target_functions(Text) :-
 load_prelude :-
     prolog_load_context(directory, Here),
     findall(Text,
-            ( member(Name, ['target.sh', 'systemd.sh']),
+            ( member(Name, ['target.sh', 'systemd.sh', 'intent.sh']),
               atomic_list_concat([Here, Name], /, File),
               read_file_to_string(File, Text, [encoding(utf8)]) ),
             Texts),

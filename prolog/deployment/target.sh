@@ -227,6 +227,7 @@ observe() {
     done
     [ ! -r "$dir/run/history" ] || while read -r release; do got history "$release"; done <"$dir/run/history"
     [ ! -r "$dir/run/bad" ] || while read -r release; do got bad "$release"; done <"$dir/run/bad"
+    intent_told
     if process; then got running "$active"; elif left_behind; then got running none; fi
     return 0
 }
