@@ -122,6 +122,9 @@ known_bad(facts(_, _, Call, Observed, release(Id, Hash, _)), Hash) :-
 deploy_result(_, _, Report, Result) :-
     lock_refusal(Report, Result),
     !.
+deploy_result(_, _, report(failed(_, _), _, Undone), error(deployment_failed(not_confirmed_in_time))) :-
+    member(done(step(_, _, try(disarm(_)), _), failed(not_confirmed_in_time), _, _), Undone),
+    !.
 deploy_result(deploy_service, Facts, report(completed, _, _), deployed(Changes)) :-
     !,
     observed_changes(Facts, Changes).

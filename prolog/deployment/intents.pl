@@ -13,7 +13,7 @@ goes back to.  It rides in scripts that run anyway.
 
 :- autoload(library(apply), [maplist/3, exclude/3]).
 :- autoload(library(lists), [append/3, member/2, memberchk/2, subtract/3]).
-:- use_module(plan, [observed/2, earlier/3]).
+:- use_module(plan, [observed/2, earlier/3, disarm_action/2]).
 :- use_module(run, [remote_step/1, acting_step/1]).
 
 %!  intended_plan(+Plan, +Facts, -Intended) is det.
@@ -33,9 +33,18 @@ intended_plan(Plan, Facts, Intended) :-
     !,
     Facts = facts(_, Host, _, _, _),
     intent(Plan, Facts, Intend),
+    undoing(Plan, Facts, Undo),
     append(Steps, [Last, step(settle, Host, try(settle), [])|After], Rest),
-    append(Before, [step(intend, Host, Intend, [settle])|Rest], Intended).
+    append(Before, [step(intend, Host, Intend, Undo)|Rest], Intended).
 intended_plan(Plan, _, Plan).
+
+%   A host that would go back by itself is kept from that last.
+
+undoing(Plan, Facts, [Disarm, settle]) :-
+    member(step(_, _, arm(_, _), _), Plan),
+    !,
+    disarm_action(Facts, Disarm).
+undoing(_, _, [settle]).
 
 %   What an earlier operation was to go back to, and did not come to, is still what was before.
 

@@ -214,7 +214,8 @@ leased_plan(Plan0, Facts, Leased) :-
 lease_seconds(Service, Host, Call, Seconds) :-
     (   lookup(lease, [Call], Lease) -> true ; default_option(operation, lease, Lease) ),
     resolve(Service, Host, Call, healthy_deadline, Deadline),
-    Seconds is ceiling(min(Lease + Deadline, 1.0e9)).
+    ( lookup(confirm_within, [Call], Confirm) -> true ; Confirm = 0 ),
+    Seconds is ceiling(min(Lease + Deadline + Confirm, 1.0e9)).
 
 active(Facts, Current, Backup) :-
     observed(found(Current, Backup), Facts),

@@ -83,6 +83,7 @@ model_effect(ledger(Request), Outcome) :-
     Outcome = rows([]).
 model_effect(ledger(_), done).
 model_effect(emit(_), done).
+model_effect(reconnect(_), done).
 model_effect(now, Time) :-
     b_getval(deployment_model, model(_, _, Time)).
 model_effect(sleep(Seconds), done) :-
@@ -211,6 +212,8 @@ becomes(settle, State0, State, []) :-
     ->  State = State0
     ;   without(intent, State0, State)
     ).
+becomes(arm(_, _), State, State, []).
+becomes(disarm(_), State, State, []).
 becomes(unlock, State0, State, []) :- subtract(State0, [leased], State).
 becomes(take_over(Token, _), State0, State, []) :- subtract(State0, [lock(Token, _, _, _, _, _, _, _)], State).
 becomes(survey, State0, State, Notes) :- becomes(observe, State0, State, Notes).

@@ -65,6 +65,9 @@ simple(discard(Id), 'remove release ~w', [Id]).
 simple(lock(_, _, _), 'take the lock', []).
 simple(unlock, 'give the lock back', []).
 simple(intend(_, _, _, _, _), 'write down what was there, and what is to be', []).
+simple(arm(Seconds, _), 'have the host go back by itself, unless it is told otherwise within ~w s', [Seconds]).
+simple(reconnect, 'connect anew', []).
+simple(disarm(_), 'tell the host to stay with its release', []).
 simple(settle, 'clear what was written down, where it is done or undone', []).
 simple(take_over(_, _), 'end what a deployment left that ended itself, and take its lock', []).
 simple(log_tail, 'read the end of the log', []).
@@ -131,6 +134,7 @@ plain(locked(Owner, Since, Purpose), '~w holds the lock since ~w: ~w', [Owner, T
     format_time(atom(Time), '%FT%T%:z', Since).
 plain(known_bad_release(Hash), 'release ~w failed its health check before', [Hash]).
 plain(changed_meanwhile, 'another release became active meanwhile', []).
+plain(not_confirmed_in_time, 'it was not confirmed in time, and the host went back by itself', []).
 plain(lock_lost, 'somebody else took the lock', []).
 plain(cancelled, 'it was cancelled', []).
 plain(no_rollback_available, 'there is no release to go back to', []).

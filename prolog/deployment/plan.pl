@@ -8,6 +8,7 @@
             check_plan/5,               % +Kind, +Service, +Call, +Host, -Plan
             hooks_plan/4,               % +Service, +Host, +Event, -Plan
             observe_plan/2,             % +Host, -Plan
+            disarm_action/2,            % +Facts, -Action
             release_probe/3,            % +Release, +Facts, -Probe
             observed/2,                 % ?Fact, +Facts
             earlier/3                   % +Release, +Facts, -Earlier
@@ -16,7 +17,7 @@
 /** <module> Which steps an operation takes on a host, and in what order
 
 A plan is a list of `step(Id, Host, Action, Undo)`.  Action is done on the target (see deployment_scripts) or by the
-controller: `scan/3`, `probe/3`, `request/3`, `record/1`, `nothing/1`.  An action in `try/1` may fail without
+controller: `scan/3`, `probe/3`, `request/3`, `reconnect`, `record/1`, `nothing/1`.  An action in `try/1` may fail without
 stopping the plan.  Undo is a list of actions, performed when this step or a later one fails; the undoing of
 later steps comes first.  An action in `if_unhealthy/1` is performed when this step itself found that out.
 
@@ -93,9 +94,12 @@ deploy(Flavour, Facts) -->
     prepare(Facts),
     keep(Facts),
     stopping(Flavour, Facts),
+    arming(Facts),
     switch(Facts),
     starting(Flavour, Facts),
+    reconnecting(Facts),
     checking(Flavour, Facts),
+    disarming(Facts),
     finishing(Flavour, Facts).
 
 stage(Facts) -->
@@ -222,6 +226,36 @@ release_probe(Release, Facts, Probe) :-
     ->  health_probe(Service, Host, deploy, [port(Port)|Call], Probe)
     ;   health_probe(Service, Host, deploy, Call, Probe)
     ).
+
+%   With `confirm_within` the host goes back by itself, unless the release is confirmed over another connection in time.
+
+arming(Facts) -->
+    { confirmed_within(Facts, Seconds), !,
+      Facts = facts(Service, Host, _, _, _),
+      resolve(Service, Host, [], healthy_deadline, Deadline) },
+    step(arm, Facts, arm(Seconds, Deadline), []).
+arming(_) --> [].
+
+reconnecting(Facts) -->
+    { confirmed_within(Facts, _), ! },
+    step(reconnect, Facts, reconnect, []).
+reconnecting(_) --> [].
+
+disarming(Facts) -->
+    { confirmed_within(Facts, _), !,
+      disarm_action(Facts, Disarm) },
+    step(disarm, Facts, Disarm, []).
+disarming(_) --> [].
+
+confirmed_within(facts(_, _, Call, _, _), Seconds) :- lookup(confirm_within, [Call], Seconds).
+
+%!  disarm_action(+Facts, -Action) is det.
+%
+%   Action waits for a host that has begun to go back.
+
+disarm_action(facts(Service, Host, _, _, _), disarm(Seconds)) :-
+    resolve(Service, Host, [], healthy_deadline, Deadline),
+    Seconds is Deadline + 40.
 
 switch(Facts) -->
     { new_release(Facts, New, _),

@@ -214,6 +214,9 @@ first_failure(Begun, Step, Reason) :-
 
 controller(hook(_, _, Action), Context, Done, Result, Notes) :-
     controller(Action, Context, Done, Result, Notes).
+controller(reconnect, context(_, _, Target, _, _, _), _, Result, []) :-
+    effect(reconnect(Target), Outcome),
+    ( Outcome = failed(_) -> Result = Outcome ; Result = ok ).
 controller(nothing(Option), _, _, ok, [nothing_declared(Option)]).
 controller(scan(Dir, Patterns, Needs), _, _, Result, Notes) :-
     effect(scan(Dir, Patterns, Needs), Outcome),
