@@ -70,6 +70,8 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
     "rollout_config/2": (f"{PUBLIC}rollout",),
     "resume_rollout/2": (f"{PUBLIC}rollout",),
     "fleet_status/2": (f"{PUBLIC}rollout",),
+    "recover/2": (f"{PUBLIC}recover",),
+    "recover/3": (f"{PUBLIC}recover",),
     "deployment_plan/3": (f"{PUBLIC}deployment_plan",),
     "rollback_service/2": (f"{PUBLIC}rollback_service",),
     "rollback_service/3": (f"{PUBLIC}rollback_service",),

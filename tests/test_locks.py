@@ -16,7 +16,8 @@ import unifyweaver_py as uw
 from tests import controller
 from tests.site import Site
 
-FUNCTIONS = Path(uw.__file__).parent.parent / "prolog" / "deployment" / "target.sh"
+RULES = Path(uw.__file__).parent.parent / "prolog" / "deployment"
+FUNCTIONS = "".join((RULES / f"{name}.sh").read_text() for name in ("target", "intent", "watchdog"))
 BOOT = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 WHO = "another/pid:[1] 1 1 alice@laptop 1700000000 deployment\n"
 
@@ -47,7 +48,7 @@ class Host:
 
     def text(self, token: str, *lines: str) -> str:
         return "\n".join([
-            FUNCTIONS.read_text(), "installed() { false; }", "remove_unit() { :; }",
+            FUNCTIONS, "installed() { false; }", "remove_unit() { :; }",
             f"service=web token={token} dir='{self.dir}'", f"controller='{WHO.strip()}'", *lines,
         ]) + "\n"  # fmt: skip
 

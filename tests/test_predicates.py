@@ -57,6 +57,8 @@ GOALS = [
     "rollout_config(web, _)",
     "resume_rollout(web, _)",
     "fleet_status(web, _)",
+    "recover(web, _)",
+    "recover(web, [], _)",
     "execute_hooks(web, post_deploy, _)",
     "run_health_check(web, [], _)",
     "wait_for_healthy(web, [], _)",

@@ -27,6 +27,7 @@ Somebody may take the lock by hand, with a reason: it then holds until it is giv
 :- use_module(controllers, [controller/2, by_hand/2, controller_state/4]).
 :- use_module(declarations, [resolve/5]).
 :- use_module(effects, [effect/2]).
+:- use_module(intents, [intended_plan/3]).
 :- use_module(observation, [observing/3]).
 :- use_module(options, [lookup/3, default_option/3]).
 :- use_module(plan, [observed/2]).
@@ -205,16 +206,18 @@ lock_state(Context, Call, State) :-
 
 %!  leased_plan(+Entry, +Plan, +Facts, -Leased) is det.
 %
-%   Leased is Plan with the lease taken before its first and, where Entry is `own`, given back behind its last step on the target.
-%   That of a `gate` is given back when the whole fleet is done.
+%   Leased is Plan with its intent, and with the lease taken before its first and, where Entry is `own`, given back behind its
+%   last step on the target.  That of a `gate` is given back when the whole fleet is done.
 
-leased_plan(gate, Plan, Facts, [step(lock, Host, lock(Seconds, Current, Backup), [])|Plan]) :-
-    Plan \== [],
+leased_plan(gate, Plan0, Facts, [step(lock, Host, lock(Seconds, Current, Backup), [])|Plan]) :-
+    Plan0 \== [],
     !,
+    intended_plan(Plan0, Facts, Plan),
     Facts = facts(Service, Host, Call, _, _),
     lease_seconds(Service, Host, Call, Seconds),
     active(Facts, Current, Backup).
-leased_plan(_, Plan, Facts, Leased) :-
+leased_plan(_, Plan0, Facts, Leased) :-
+    intended_plan(Plan0, Facts, Plan),
     (   append(Before, [Last|After], Plan),
         remote_step(Last),
         \+ ( member(Later, After), remote_step(Later) )
@@ -235,8 +238,12 @@ lease_seconds(Service, Host, Call, Seconds) :-
     (   lookup(lease, [Call], Lease) -> true ; default_option(operation, lease, Lease) ),
     resolve(Service, Host, Call, healthy_deadline, Deadline),
     ( lookup(min_healthy_time, [Call], Lasting) -> true ; Lasting = 0 ),
-    Seconds is ceiling(min(Lease + Deadline + Lasting, 1.0e9)).
+    ( lookup(confirm_within, [Call], Confirm) -> true ; Confirm = 0 ),
+    Seconds is ceiling(min(Lease + Deadline + Lasting + Confirm, 1.0e9)).
 
+active(Facts, Current, Backup) :-
+    observed(found(Current, Backup), Facts),
+    !.
 active(Facts, Current, Backup) :-
     ( observed(backup(Backup), Facts) -> true ; Backup = none ),
     (   observed(unfinished(Id), Facts)

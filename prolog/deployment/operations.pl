@@ -26,6 +26,7 @@ An operation is a term named like its predicate, without the result and with its
 :- use_module(model, [modelled_left/2, gather_model/2]).
 :- use_module(nearest, [nearest/3]).
 :- use_module(options, [check_options/3, lookup/3, default_option/3]).
+:- use_module(recovering, [recovering/3]).
 :- use_module(rolling, [roll_out/5, progress_of/2, not_reached/2, went/3]).
 :- use_module(rollout, [rollout_settings/2, rollout_batches/4, host_deadline/4]).
 :- use_module(run, [collect_events/2, note_event/4]).
@@ -46,6 +47,7 @@ operation(resume_rollout(S, O),        S, O, operation,     [method, secure, por
 operation(fleet_status(S, O),          S, O, operation,     [method]).
 operation(rollback_service(S, O),      S, O, rollback,      [method, gate]).
 operation(deployment_plan(S, O),       S, O, plan,          [method, port]).
+operation(recover(S, O),               S, O, operation,     [method]).
 operation(start_service(S, O),         S, O, operation,     [method]).
 operation(stop_service(S, O),          S, O, operation,     [method]).
 operation(restart_service(S, O),       S, O, operation,     [method]).
@@ -80,6 +82,8 @@ act(with_fleet(Way), Context, Options, Result) :-
     withdraw(Way, Context, Options, Result).
 act(deployment_plan(_, _), Context, Options, Steps) :-
     planning(Context, Options, Steps).
+act(recover(_, _), Context, Options, Result) :-
+    recovering(Context, Options, Result).
 act(start_service(_, _), Context, Options, Result) :-
     starting(Context, Options, Result).
 act(stop_service(_, _), Context, Options, Result) :-
@@ -134,6 +138,9 @@ good_result(deployed).
 good_result(deployed(_)).
 good_result(unchanged).
 good_result(rolled_back(_)).
+good_result(nothing_to_recover).
+good_result(completed(_)).
+good_result(undone(_)).
 good_result(started).
 good_result(stopped).
 good_result(force_stopped).
@@ -192,6 +199,7 @@ bad_result(error(known_bad_release(_)), refused).
 bad_result(rolled_back_after_failure(error(rollback_failed(_))), not_restored).
 bad_result(error(deployment_failed(not_restored(_, _))), not_restored).
 bad_result(error(rollback_failed(not_restored(_, _))), not_restored).
+bad_result(error(recovery_failed(_)), not_restored).
 
 %!  perform(+Operation, -Result) is det.
 
@@ -331,7 +339,7 @@ operation_hosts(Operation, Service, Options, Hosts) :-
 
 combined(Operation, Results, Results) :-
     functor(Operation, Name, _),
-    memberchk(Name, [deploy_to_all_hosts, resume_rollout]),
+    memberchk(Name, [deploy_to_all_hosts, resume_rollout, recover]),
     !.
 combined(fleet_status(_, _), Results, Rows) :-
     !,
@@ -398,8 +406,9 @@ rollout_of(deploy_to_all_hosts(_, _), Service, Options, Settings) :-
 rolled(on_host(Operation, Token, Run, Service, Options), Settings, Host, Answer) :-
     host_deadline(Service, Host, Settings, Deadline),
     Settings = settings(All),
-    lookup(min_healthy_time, [All], Seconds),
-    on_host(Operation, Token, Run, Service, [Deadline, min_healthy_time(Seconds)|Options], Host, Answer).
+    findall(Option, ( member(Option, All), functor(Option, Name, 1), memberchk(Name, [min_healthy_time, confirm_within]) ), Demands),
+    append(Options, [Deadline|Demands], Call),
+    on_host(Operation, Token, Run, Service, Call, Host, Answer).
 
 %   What a host has become is undone though the operation may have been cancelled.
 

@@ -5,6 +5,7 @@
             deploy_to_all_hosts/2, deploy_to_all_hosts/3,
             resume_rollout/2,
             fleet_status/2,
+            recover/2, recover/3,
             deployment_plan/3,
             rollback_service/2, rollback_service/3,
             start_service/2, stop_service/2, restart_service/2,
@@ -78,6 +79,15 @@ resume_rollout(Service, Results) :- perform(resume_rollout(Service, []), Results
 %   A row a host, see host_status/3.
 
 fleet_status(Service, Table) :- perform(fleet_status(Service, []), Table).
+%!  recover(+Service, -Results:list) is det.
+%!  recover(+Service, +Options, -Results:list) is det.
+%
+%   Finish or undo what operations left on each host that did not come to their end: `result(Host, Status)` in order of
+%   declaration.  Status is `nothing_to_recover`, `completed(Hash)`, `undone(Hash)`, error(locked(Owner, Since, Purpose)) or
+%   error(recovery_failed(Reason)); Hash is the active release's, or `none`.
+
+recover(Service, Results) :- perform(recover(Service, []), Results).
+recover(Service, Options, Results) :- perform(recover(Service, Options), Results).
 
 %!  deployment_plan(+Service, +Options, -Plan:list) is det.
 %
