@@ -24,7 +24,11 @@ __all__ = ["Call", "RecordingEffects", "UnexpectedCallError", "answer", "using"]
 
 Answers = Iterable[Any] | Callable[..., Any]
 
-DEFAULTS: dict[str, Any] = {"sleep": "done", "emit": "done"}
+DEFAULTS: dict[str, Any] = {
+    "sleep": "done",
+    "emit": "done",
+    "seal": Term("sealed", ("unknown",)),
+}
 
 
 class UnexpectedCallError(AssertionError):
@@ -52,14 +56,24 @@ def answer(status: int, body: str = "", headers: Sequence[tuple[str, str]] = ())
 class RecordingEffects:
     """A fake of the effects.
 
-    Each keyword is the name of an effect (shell, probe, scan, sleep, emit, ledger), its value
-    either the answers in order or a function called with the run and the effect's arguments.
-    `sleep` and `emit` answer `done` by default, and `ledger` remembers nothing; asking for anything
+    Each keyword is the name of an effect (shell, probe, scan, seal, secrets, sleep, emit, ledger),
+    its value either the answers in order or a function called with the run and the effect's
+    arguments. `sleep` and `emit` answer `done` by default, `seal` keeps no value, and `ledger`
+    remembers nothing; asking for anything
     else raises `UnexpectedCallError`. Raises `TypeError` for a name that is no effect.
     """
 
     def __init__(self, **script: Answers) -> None:
-        unknown = set(script) - {"shell", "probe", "scan", "sleep", "emit", "ledger"}
+        unknown = set(script) - {
+            "shell",
+            "probe",
+            "scan",
+            "seal",
+            "secrets",
+            "sleep",
+            "emit",
+            "ledger",
+        }
         if unknown:
             raise TypeError(f"no such effect: {', '.join(sorted(unknown))}")
         self._script = {
@@ -97,6 +111,14 @@ class RecordingEffects:
     def scan(self, run: Term, folder: str, patterns: Sequence[Any], needs: Sequence[str]) -> Any:
         """Answer from the script."""
         return self._answer("scan", run, folder, patterns, needs)
+
+    def seal(self, run: Term, text: str) -> Any:  # noqa: ARG002 - a record would show it
+        """Answer from the script, else `sealed(unknown)`; the text is not recorded."""
+        return self._answer("seal", run)
+
+    def secrets(self, run: Term, wanted: Sequence[Any]) -> Any:
+        """Answer from the script."""
+        return self._answer("secrets", run, wanted)
 
     def sleep(self, run: Term, seconds: float) -> Any:
         """Answer from the script, else `done` at once."""

@@ -53,12 +53,13 @@ survey_failure(_, Reason, error(deployment_failed(Reason))).
 
 surveyed(Service, Host, Call, Outcomes, facts(Service, Host, Call, Observed, Release)) :-
     findall(Note, ( member(done(step(Id, _, _, _), _, Notes, _), Outcomes),
-                    memberchk(Id, [observe, scan]),
+                    memberchk(Id, [observe, secrets, scan]),
                     member(Note, Notes) ),
             Seen),
     settled(Seen, Observed),
     memberchk(sources(Sources, _, _), Observed),
-    release(Service, Host, Call, Sources, Release).
+    findall(seal(Name, Source, Digest), member(seal(Name, Source, Digest), Observed), Seals),
+    release(Service, Host, Seals, Sources, Release).
 
 %   A release that is active and was never confirmed is what a deployment left that did not come to its end: what it was
 %   to replace still counts as active, so that it stays what failure goes back to.

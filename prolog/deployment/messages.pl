@@ -41,6 +41,12 @@ prolog:error_message(Formal) -->
     { nonvar(Formal) },
     text(Formal).
 
+prolog:message(error(domain_error(service_secrets, Reason), context(_, Service))) -->
+    { atom(Service),
+      result_text(failed(Reason), Text) },
+    !,
+    [ 'The release of ~q cannot be named: ~s'-[Service, Text] ].
+
 what_to_do(Reason) -->
     { advice(Reason, Text) },
     !,
@@ -166,11 +172,12 @@ description(source_pattern, 'a relative path without .., with * ? [...] ** as wi
 description(remote_dir, 'an absolute path, or one starting with ~/, without ..').
 description(url_path, 'the path of a URL, starting with /, without spaces').
 description(signal, 'the name of a signal, as TERM').
-description(environment, 'a list of NAME-Value, each name once, of letters, digits and _').
+description(environment, 'a list of NAME-Value, each name once, of letters, digits and _; a secret has 64 kB at most, and no NUL').
 description(header, 'header(Name, Value), in Latin-1, without line ends').
 description(release_id, 'the hash of a release').
 description(backend, 'live, dry, or model(Script)').
 description(script_pattern, 'a pattern without [!…] of characters beyond ASCII, which a script cannot follow').
+description(script_secret, 'no secret: a script cannot hold its value, and its release would have another id').
 description(ssh_path, 'a path without ${, in place of which ssh puts a variable').
 description(service_name, 'text').
 description(lifecycle_event, 'the name of an event').

@@ -16,7 +16,8 @@ an event for the hooks, and the bash functions of the files beside this one, the
 :- use_module(declarations, [resolve/5, deploy_method_config/3, service_sources/2]).
 :- use_module(health, [route/3]).
 :- use_module(patterns, [pattern_regex//2]).
-:- use_module(releases, [release_recipe/3, needed_files/3]).
+:- use_module(releases, [release_recipe/4, needed_files/3]).
+:- use_module(secrets, [secrets_of/3]).
 :- use_module(script_heads, [title//2, head//2, health_head//4, settings//2, variables//1, array//2, formatted//2]).
 :- use_module(script_hooks, [hooks//2]).
 :- use_module(scripts, [target_functions/1, target_settings//1, shell_words//1, here_document//3, without_comments/2]).
@@ -105,12 +106,22 @@ context(Service, Host, context(Service, Host, none, Dir, Port, '')) :-
 %   The lines after the release has arrived: it gets its name, and is prepared.
 
 adopting(Service, Host) -->
-    { release_recipe(Service, Host, recipe(Configuration, Suffix, Files)),
+    { no_secrets(Service, Host),
+      release_recipe(Service, Host, [], recipe(Configuration, Suffix, Files)),
       findall(Word, ( member(file(Path, _, Text), Files), member(Word, [Path, Text]) ), Words),
       phrase(adopt_lines(Service, Host, [Suffix, Configuration|Words]), Lines) },
     "adopt_steps() {\n",
     here_document("    cat", "", Lines),
     "}\n\n".
+
+%   A script would have to hold them.
+
+no_secrets(Service, Host) :-
+    secrets_of(Service, Host, Secrets),
+    (   Secrets = [Name-_|_]
+    ->  throw(error(domain_error(script_secret, Name), _))
+    ;   true
+    ).
 
 adopt_lines(Service, Host, Words) -->
     "step adopt adopt \"$token\" ", shell_words(Words), "\n",

@@ -32,6 +32,7 @@ from unifyweaver_py.effects.files import Scanner
 from unifyweaver_py.effects.ledger import Ledger
 from unifyweaver_py.effects.manifests import ManifestCache
 from unifyweaver_py.effects.patterns import Pattern, SourcesError
+from unifyweaver_py.effects.vault import SecretError, pairs_of, vault
 
 __all__ = [
     "Effects",
@@ -45,7 +46,16 @@ __all__ = [
 ]
 
 # Name of the effect -> arity of its predicate: the run, the arguments, the outcome.
-PREDICATES = {"shell": 6, "probe": 4, "scan": 5, "sleep": 3, "emit": 3, "ledger": 3}
+PREDICATES = {
+    "shell": 6,
+    "probe": 4,
+    "scan": 5,
+    "seal": 3,
+    "secrets": 3,
+    "sleep": 3,
+    "emit": 3,
+    "ledger": 3,
+}
 MODULE = "deployment_effects"
 METHODS = ("ssh", "local")
 REUSE = ("copy", "link")
@@ -127,6 +137,21 @@ class LiveEffects:
                 return failed(error.reason)
         return Term("sources", (found.hash, len(found.entries), found.size))
 
+    def seal(self, run: Term, text: str) -> Term | str:  # noqa: ARG002 - it belongs to no run
+        """Keep a secret value."""
+        return vault.seal(str(text))
+
+    def secrets(self, run: Term, wanted: Sequence[Any]) -> Term:
+        """Fetch values."""
+        pairs = pairs_of(wanted)
+        with Session(run) as session:
+            try:
+                digests = vault.fetch(session.run, pairs)
+            except SecretError as error:
+                return failed(error.reason)
+        seals = [Term("seal", (*pair, digest)) for pair, digest in zip(pairs, digests, strict=True)]
+        return Term("sealed", (seals,))
+
     def sleep(self, run: Term, seconds: float) -> str:
         """Wait, unless the run ends."""
         with Session(run) as session:
@@ -181,6 +206,8 @@ def _extra(term: Any) -> Extra:
     match term:
         case Term("file", (str(path), int(mode), str(text))):
             return Extra(path, mode, text.encode("utf-8", "surrogateescape"))
+        case Term("file", (str(path), int(mode), Term("secrets", (list(pairs),)))):
+            return Extra(path, mode, vault.exports(pairs_of(pairs)))
     raise TypeError(f"not a file of a release: {term}")
 
 
