@@ -166,9 +166,9 @@ def secret(value: str | None = None, *, env: str | None = None, command: str | N
     if command is not None:
         return Term("secret", (Term("command", (command,)),))
     value = cast("str", value)
-    from unifyweaver_py.effects.vault import vault
+    from unifyweaver_py.effects.vault import own_vault
 
-    sealed = vault.seal(value)
+    sealed = own_vault.seal(value)
     if sealed == "refused":
         raise ValueError("a secret has 64 kB at most, and no NUL character")
     return Term("secret", (sealed,))

@@ -32,7 +32,7 @@ from unifyweaver_py.effects.files import Scanner
 from unifyweaver_py.effects.ledger import Ledger
 from unifyweaver_py.effects.manifests import ManifestCache
 from unifyweaver_py.effects.patterns import Pattern, SourcesError
-from unifyweaver_py.effects.vault import SecretError, pairs_of, vault
+from unifyweaver_py.effects.vault import SecretError, own_vault, pairs_of
 
 __all__ = [
     "Effects",
@@ -139,14 +139,14 @@ class LiveEffects:
 
     def seal(self, run: Term, text: str) -> Term | str:  # noqa: ARG002 - it belongs to no run
         """Keep a secret value."""
-        return vault.seal(str(text))
+        return own_vault.seal(str(text))
 
     def secrets(self, run: Term, wanted: Sequence[Any]) -> Term:
         """Fetch values."""
         pairs = pairs_of(wanted)
         with Session(run) as session:
             try:
-                digests = vault.fetch(session.run, pairs)
+                digests = own_vault.fetch(session.run, pairs)
             except SecretError as error:
                 return failed(error.reason)
         seals = [Term("seal", (*pair, digest)) for pair, digest in zip(pairs, digests, strict=True)]
@@ -207,7 +207,7 @@ def _extra(term: Any) -> Extra:
         case Term("file", (str(path), int(mode), str(text))):
             return Extra(path, mode, text.encode("utf-8", "surrogateescape"))
         case Term("file", (str(path), int(mode), Term("secrets", (list(pairs),)))):
-            return Extra(path, mode, vault.exports(pairs_of(pairs)))
+            return Extra(path, mode, own_vault.exports(pairs_of(pairs)))
     raise TypeError(f"not a file of a release: {term}")
 
 

@@ -233,5 +233,5 @@ def pairs_of(terms: Sequence[Any]) -> list[tuple[str, Any]]:
     return pairs
 
 
-vault = Vault()
+own_vault = Vault()
 """The one of this process."""
