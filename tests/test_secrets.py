@@ -322,7 +322,7 @@ def test_the_key_is_the_users_own(tmp_path: Path) -> None:
         read_key(path)
     path.chmod(0o600)
     path.write_text("short")
-    with pytest.raises(SecretError, match="too short"):
+    with pytest.raises(SecretError, match="64 hexadecimal digits"):
         read_key(path)
 
 

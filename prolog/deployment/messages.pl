@@ -172,7 +172,7 @@ description(source_pattern, 'a relative path without .., with * ? [...] ** as wi
 description(remote_dir, 'an absolute path, or one starting with ~/, without ..').
 description(url_path, 'the path of a URL, starting with /, without spaces').
 description(signal, 'the name of a signal, as TERM').
-description(environment, 'a list of NAME-Value, each name once, of letters, digits and _; a secret has 64 kB at most, and no NUL').
+description(environment, 'a list of NAME-Value, each name once, of letters, digits and _').
 description(header, 'header(Name, Value), in Latin-1, without line ends').
 description(release_id, 'the hash of a release').
 description(backend, 'live, dry, or model(Script)').

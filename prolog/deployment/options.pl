@@ -124,7 +124,7 @@ row(service, idle_timeout, seconds, none,
 row(service, max_lifetime, seconds, none,
     "Seconds; stored, and read by nothing").
 row(service, env, environment, default([]),
-    "Environment of the service's process, as a list of NAME-Value; secret(Value), secret(env(NAME)) and secret(command(C)) are hidden").
+    "Environment of the service's process, as a list of NAME-Value; secret(Value), secret(env(NAME)) and secret(command(C)) are shown nowhere").
 row(service, start_command, command, none,
     "Command that starts the service instead of the one its target implies").
 row(service, prepare_command, command, none,

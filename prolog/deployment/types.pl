@@ -406,10 +406,15 @@ signal_name('PROF').
 
 environment_pair(Name0-Value0, Name-Value) :-
     text_atom(Name0, Name),
+    shell_identifier(Name),
+    environment_value(Value0, Value).
+
+%!  shell_identifier(+Name:atom) is semidet.
+
+shell_identifier(Name) :-
     atom_codes(Name, [First|Codes]),
     \+ ( First >= 0'0, First =< 0'9 ),
-    all_allowed([First|Codes], `_`),
-    environment_value(Value0, Value).
+    all_allowed([First|Codes], `_`).
 
 %!  environment_value(+Value0, -Value) is semidet.
 
@@ -419,6 +424,7 @@ environment_value(secret(Source0), secret(Source)) :-
     compound_name_arguments(Source0, Kind, [Text]),
     memberchk(Kind, [env, command, sealed]),
     filled_atom(Text, Atom),
+    ( Kind == env -> shell_identifier(Atom) ; true ),
     compound_name_arguments(Source, Kind, [Atom]).
 environment_value(Value0, Value) :-
     value_text(Value0, Value).

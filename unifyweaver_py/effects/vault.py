@@ -12,7 +12,6 @@ import hmac
 import os
 import re
 import secrets
-import shlex
 import signal
 import subprocess
 import threading
@@ -29,6 +28,7 @@ COMMAND_SECONDS = 30.0
 MASK = b"***"
 SHORTEST_MASKED = 4
 TOLD = re.compile(rb"^(\S+ (?:log|line) \S+ )?(.*)$", re.DOTALL)
+KEY = re.compile(rb"[0-9a-f]{64}")
 PROTOCOL = re.compile(rb"^[0-9.]+ (?:begin|end|got) ")
 
 
@@ -48,7 +48,7 @@ def key_path() -> Path:
 def read_key(path: Path) -> bytes:
     """The key, made when there is none: of two who make one at once, the first wins.
 
-    Raises `SecretError`: the file cannot be read or written, is empty, or others may read it.
+    Raises `SecretError`: the file cannot be read or written, holds no key, or others may read it.
     """
     try:
         with suppress(FileExistsError):
@@ -58,8 +58,8 @@ def read_key(path: Path) -> bytes:
         key = path.read_bytes().strip()
     except OSError as error:
         raise SecretError(Term("key_unusable", (str(path), error.strerror or "no file"))) from None
-    if len(key) < 2 * hashlib.sha256().digest_size:
-        raise SecretError(Term("key_unusable", (str(path), "it is too short")))
+    if KEY.fullmatch(key) is None:
+        raise SecretError(Term("key_unusable", (str(path), "it has not 64 hexadecimal digits")))
     return key
 
 
@@ -182,7 +182,7 @@ class Vault:
 
 def quoted(value: bytes) -> bytes:
     """The value as one word of sh."""
-    return os.fsencode(shlex.quote(os.fsdecode(value)))
+    return b"'" + value.replace(b"'", b"'\"'\"'") + b"'"
 
 
 def printed(command: str) -> bytes:
