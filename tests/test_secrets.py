@@ -9,6 +9,7 @@ import threading
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -53,14 +54,10 @@ class Place:
             "VARIABLE": uw.secret(env="SECRET_VARIABLE"),
             "COMMAND": uw.secret(command=f"cat {self.output}"),
         }
-        connection = self.fleet.host_options(self.host)
         base = str(self.host.folder / "services")
-        self.site.declare(
-            {self.host.name: {}},
-            env=env,
-            remote_dir=base,
-            **{**connection, "healthy_deadline": 3, **options},
-        )
+        connection = self.fleet.host_options(self.host)
+        given = {"env": env, "remote_dir": base, **connection, "healthy_deadline": 3, **options}
+        self.site.declare({self.host.name: {}}, **given)
 
     def served(self) -> list[str]:
         url = f"http://127.0.0.1:{self.host.service_port}/env?"
@@ -199,8 +196,54 @@ def test_no_script_holds_a_secret(place: Place) -> None:
     for generate in (uw.generate_deploy_script, uw.generate_ssh_deploy):
         with pytest.raises(uw.DomainError) as refused:
             generate("web")
-        assert "COMMAND" in str(refused.value)
+        assert "LITERAL" in str(refused.value)
         assert traces(str(refused.value)) == []
+    place.declare(1, env=fetched(place))
+    for generate in (uw.generate_deploy_script, uw.generate_ssh_deploy):
+        assert traces(generate("web")) == []
+
+
+def fetched(place: Place) -> dict[str, object]:
+    return {
+        "QUOTED": uw.secret(env="SECRET_VARIABLE"),
+        "COMMAND": uw.secret(command=f"cat {place.output}"),
+        "EMPTY": uw.secret(command=":"),
+        "PLAIN": "x",
+    }
+
+
+@pytest.mark.parametrize("own", [{}, {"env": {"COMMAND": uw.secret(env="SECRET_VARIABLE")}}])
+def test_a_script_names_releases_as_the_library_does(
+    place: Place, tmp_path: Path, free_port: int, own: dict[str, Any]
+) -> None:
+    settings = {"port": free_port, "remote_dir": str(tmp_path / "services"), "env": fetched(place)}
+    script = tmp_path / "deploy"
+    try:
+        for version in (1, 2, 1):
+            place.declare(version)
+            place.site.declare({"localhost": own}, method="local", **settings)
+            script.write_text(uw.generate_deploy_script("web"))
+            lines = CommandLines()
+            lines.start()
+            done = subprocess.run(
+                ["bash", script, place.site.folder], capture_output=True, timeout=60, check=False
+            )
+            assert (done.returncode, traces(done.stdout + done.stderr + lines.end())) == (0, []), (
+                done
+            )
+            assert place.site.deploy().term == "unchanged"
+            path = tmp_path / "services" / "web" / "current" / ".unifyweaver"
+            by_script = [(path / name).read_bytes() for name in ("secrets", "start", "manifest")]
+            assert (path / "secrets").stat().st_mode & 0o777 == 0o600
+            assert place.site.deploy(force=True).term == "deployed"
+            assert [
+                (path / name).read_bytes() for name in ("secrets", "start", "manifest")
+            ] == by_script
+    finally:
+        uw.stop_service("web")
+    releases = tmp_path / "services" / "web" / "releases"
+    assert len([path for path in releases.iterdir() if not path.name.startswith(".")]) == 2
+    assert list(releases.glob(".partial*")) == []
 
 
 # ---- declaring ---------------------------------------------------------------------------------------

@@ -177,7 +177,7 @@ description(header, 'header(Name, Value), in Latin-1, without line ends').
 description(release_id, 'the hash of a release').
 description(backend, 'live, dry, or model(Script)').
 description(script_pattern, 'a pattern without [!…] of characters beyond ASCII, which a script cannot follow').
-description(script_secret, 'no secret: a script cannot hold its value, and its release would have another id').
+description(script_secret, 'a secret of env(NAME) or command(C): a script cannot hold a value').
 description(ssh_path, 'a path without ${, in place of which ssh puts a variable').
 description(service_name, 'text').
 description(lifecycle_event, 'the name of an event').

@@ -3,6 +3,7 @@
             release_hash_of/3,          % +Service, +SourceHash, -Hash
             release/5,                  % +Service, +Host, +Seals, +SourceHash, -Release
             release_recipe/4,           % +Service, +Host, +Seals, -Recipe
+            configuration_text/4,       % +Service, +Host, +Seals, -Text
             needed_files/3,             % +Service, +Host, -Paths
             hash_of_id/2                % +Id, -Hash
           ]).
@@ -69,6 +70,14 @@ configuration(Service, Host, Seals, Configuration) :-
     ;   Configuration = Configuration0
     ).
 
+%!  configuration_text(+Service, +Host, +Seals, -Text:string) is det.
+%
+%   The configuration as what is hashed.
+
+configuration_text(Service, Host, Seals, Text) :-
+    configuration(Service, Host, Seals, Configuration),
+    format(string(Text), '~k', [Configuration]).
+
 covered(env, Pairs0, Seals, Pairs) :- !, sealed_environment(Pairs0, Seals, Pairs).
 covered(_, Value, _, Value).
 
@@ -81,8 +90,7 @@ configured(Service, Host, Name, Value) :-
 
 release_hash_of(Service, SourceHash, Hash) :-
     seals(Service, none, Seals),
-    configuration(Service, none, Seals, Common),
-    format(string(Configuration), '~k', [Common]),
+    configuration_text(Service, none, Seals, Configuration),
     release_text(SourceHash, Configuration, Text),
     text_digest(Text, Hash).
 
