@@ -22,7 +22,14 @@ from unifyweaver_py import Term
 from unifyweaver_py.demo._host import Host
 from unifyweaver_py.demo.fleet import Fleet
 from unifyweaver_py.effects.base import Run
-from unifyweaver_py.effects.vault import MOST_BYTES, SecretError, Vault, printed, read_key
+from unifyweaver_py.effects.vault import (
+    MOST_BYTES,
+    SecretError,
+    Vault,
+    own_vault,
+    printed,
+    read_key,
+)
 
 NAMES = ("LITERAL", "VARIABLE", "COMMAND")
 
@@ -313,6 +320,14 @@ def test_what_is_declared_is_shown_without_the_value() -> None:
 def test_a_value_that_no_environment_holds_is_refused(value: str) -> None:
     with pytest.raises(ValueError, match="64 kB"):
         uw.secret(value)
+
+
+def test_a_variable_is_masked_from_its_declaration_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEEDED", "heeded-value")
+    assert own_vault.masked(b"x heeded-value") == b"x heeded-value"
+    uw.declare_service("web", env={"A": uw.secret(env="HEEDED")})
+    uw.undeclare_service("web")
+    assert own_vault.masked(b"x heeded-value") == b"x ***"
 
 
 def test_a_secret_is_of_one_kind() -> None:

@@ -112,8 +112,8 @@ class RecordingEffects:
         """Answer from the script."""
         return self._answer("scan", run, folder, patterns, needs)
 
-    def seal(self, run: Term, text: str) -> Any:  # noqa: ARG002 - a record would show it
-        """Answer from the script, else `sealed(unknown)`; the text is not recorded."""
+    def seal(self, run: Term, value: str | Term) -> Any:  # noqa: ARG002 - a record would show it
+        """Answer from the script, else `sealed(unknown)`; the value is not recorded."""
         return self._answer("seal", run)
 
     def secrets(self, run: Term, wanted: Sequence[Any]) -> Any:

@@ -34,8 +34,8 @@ effect_row(probe(_Target, _Request),
            "ask request(Method, Url, Options); answer(Status, Headers, Body) or failed(Reason)").
 effect_row(scan(_Dir, _Patterns, _Needs),
            "find and hash the files to ship; sources(Hash, Files, Bytes) or failed(Reason)").
-effect_row(seal(_Text),
-           "keep a secret value: sealed(Token) stands for it, or refused").
+effect_row(seal(_Value),
+           "keep a secret text: sealed(Token) stands for it, or refused; of env(Name), show the value nowhere").
 effect_row(secrets(_Secrets),
            "fetch the values of Name-Source; sealed(Seals), seal(Name, Source, Digest) each, or failed(Reason)").
 effect_row(ledger(_Request),

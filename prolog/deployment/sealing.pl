@@ -54,6 +54,12 @@ sealed(Value, Source) :-
     !,
     format(string(Text), '~w', [Value]),
     effect(seal(Text), Source).
+sealed(env(Variable), Source) :-
+    atomic(Variable),
+    Variable \== [],
+    !,
+    effect(seal(env(Variable)), _),
+    Source = env(Variable).
 sealed(Source, Source) :-
     compound_name_arguments(Source, Kind, [_]),
     memberchk(Kind, [env, command, sealed]),

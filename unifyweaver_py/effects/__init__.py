@@ -137,9 +137,12 @@ class LiveEffects:
                 return failed(error.reason)
         return Term("sources", (found.hash, len(found.entries), found.size))
 
-    def seal(self, run: Term, text: str) -> Term | str:  # noqa: ARG002 - it belongs to no run
+    def seal(self, run: Term, value: str | Term) -> Term | str:  # noqa: ARG002 - of no run
         """Keep a secret value."""
-        return own_vault.seal(str(text))
+        match value:
+            case Term("env", (name,)):
+                return own_vault.heed(str(name))
+        return own_vault.seal(str(value))
 
     def secrets(self, run: Term, wanted: Sequence[Any]) -> Term:
         """Fetch values."""

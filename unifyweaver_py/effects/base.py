@@ -46,8 +46,10 @@ class Effects(Protocol):
     def scan(self, run: Term, folder: str, patterns: Sequence[Any], needs: Sequence[str]) -> Term:
         """Hash the sources: `sources(Hash, FileCount, Bytes)` or `failed(Reason)`."""
 
-    def seal(self, run: Term, text: str) -> Term | str:
-        """Keep a secret value: `sealed(Token)` stands for it; `refused` when it cannot be one."""
+    def seal(self, run: Term, value: str | Term) -> Term | str:
+        """Keep a secret text: `sealed(Token)` stands for it; `refused` when it cannot be one. Of
+        `env(Name)`, know that the variable's value is secret.
+        """
 
     def secrets(self, run: Term, wanted: Sequence[Any]) -> Term:
         """Fetch the values of `Name-Source`: `sealed(Seals)`, `seal(Name, Source, Digest)` each, or

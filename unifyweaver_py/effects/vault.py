@@ -102,6 +102,12 @@ class Vault:
             self._tokens[token] = value
         return Term("sealed", (token,))
 
+    def heed(self, variable: str) -> Term:
+        """The value that this variable has, or will have, is secret: `env(Variable)`."""
+        with self._lock:
+            self._variables.add(variable)
+        return Term("env", (variable,))
+
     def fetch(self, run: Run, wanted: Sequence[tuple[str, Term]]) -> list[str]:
         """A digest for each `(name, source)`; in one run, each source is asked once.
 
@@ -125,7 +131,8 @@ class Vault:
     def _value(self, source: Term) -> bytes:
         match source:
             case Term("env", (str(variable),)):
-                value = self._variable(str(variable))
+                self.heed(variable)
+                value = exported(variable)
             case Term("command", (str(command),)):
                 value = printed(command)
             case Term("sealed", (str(token),)) if token in self._tokens:
@@ -134,13 +141,6 @@ class Vault:
                 raise SecretError("unknown")
         if (why := _objection(value)) is not None:
             raise SecretError(why)
-        return value
-
-    def _variable(self, name: str) -> bytes:
-        self._variables.add(name)
-        value = os.environb.get(os.fsencode(name))
-        if value is None:
-            raise SecretError(Term("not_set", (name,)))
         return value
 
     def _code(self, name: str, value: bytes) -> str:
@@ -178,6 +178,14 @@ class Vault:
             known |= {os.environb.get(os.fsencode(name), b"") for name in self._variables}
         parts = {part for value in known for part in (value, *value.splitlines(), quoted(value))}
         return sorted((p for p in parts if len(p) >= SHORTEST_MASKED), key=len, reverse=True)
+
+
+def exported(variable: str) -> bytes:
+    """What a variable of this process holds. Raises `SecretError`: `not_set(Variable)`."""
+    value = os.environb.get(os.fsencode(variable))
+    if value is None:
+        raise SecretError(Term("not_set", (variable,)))
+    return value
 
 
 def quoted(value: bytes) -> bytes:
