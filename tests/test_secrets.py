@@ -22,14 +22,8 @@ from unifyweaver_py import Term
 from unifyweaver_py.demo._host import Host
 from unifyweaver_py.demo.fleet import Fleet
 from unifyweaver_py.effects.base import Run
-from unifyweaver_py.effects.vault import (
-    MOST_BYTES,
-    SecretError,
-    Vault,
-    own_vault,
-    printed,
-    read_key,
-)
+from unifyweaver_py.effects.secret_sources import SecretError, printed, read_key
+from unifyweaver_py.effects.vault import MOST_BYTES, Vault, own_vault
 
 NAMES = ("LITERAL", "VARIABLE", "COMMAND")
 
@@ -150,6 +144,7 @@ def test_a_failing_deployment_tells_nothing(
     assert "told" in shown, "the hook printed the secrets"
     assert "LITERAL=***" in shown
     assert traces(shown) == []
+    assert traces(result._repr_html_()) == []
     assert b"server.py" in sampled
     assert traces(sampled) == []
     assert traces(caplog.text) == []
@@ -403,16 +398,23 @@ def test_a_run_asks_a_source_once(vault: Vault, tmp_path: Path) -> None:
 
 def test_a_failing_command_tells_its_code_alone() -> None:
     with pytest.raises(SecretError) as failed:
-        printed("echo hunter22; echo hunter22 >&2; exit 3")
+        printed("echo hunter22; echo hunter22 >&2; exit 3", threading.Event())
     assert failed.value.reason == Term("command_failed", (3,))
     assert "hunter22" not in repr(failed.value)
 
 
-def test_a_command_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("unifyweaver_py.effects.vault.COMMAND_SECONDS", 0.3)
+@pytest.mark.parametrize("why", ["timeout", "cancelled"])
+def test_a_command_that_hangs_is_ended(
+    why: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stop = threading.Event()
+    if why == "timeout":
+        monkeypatch.setattr("unifyweaver_py.effects.secret_sources.COMMAND_SECONDS", 0.3)
+    else:
+        threading.Timer(0.3, stop.set).start()
     with pytest.raises(SecretError) as failed:
-        printed(f"sh -c 'sleep 20; touch {tmp_path}/late'; true")
-    assert failed.value.reason == "timeout"
+        printed(f"sh -c 'sleep 20; touch {tmp_path}/late'; true", stop)
+    assert failed.value.reason == why
     end = time.monotonic() + 2
     while _running(str(tmp_path)) and time.monotonic() < end:
         time.sleep(0.05)

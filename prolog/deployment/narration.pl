@@ -156,6 +156,7 @@ plain(unsupported_file(Path), '~q is neither file, folder nor link', [Path]).
 
 secret_reason(not_set(Variable), Text) :- !, format(atom(Text), '~w is not set here', [Variable]).
 secret_reason(command_failed(Code), Text) :- !, format(atom(Text), 'its command ended with ~w', [Code]).
+secret_reason(cancelled, 'it was cancelled') :- !.
 secret_reason(timeout, 'its command took too long') :- !.
 secret_reason(too_long, 'its value is longer than 64 kB') :- !.
 secret_reason(nul_character, 'its value holds a NUL character') :- !.

@@ -12,7 +12,7 @@ ever sees a value: a literal one is handed to the effects as it is declared, bef
 `secret(sealed(Token))` stands for it, Token being random.  So no error, fact, plan or event can show it.
 
 What a release's hash covers is a digest of each value, keyed with a key that the user keeps (mode 0600, see
-`unifyweaver_py/effects/vault.py`).  A value that changes makes another release, which can be rolled back; and as
+`unifyweaver_py/effects/secret_sources.py`).  A value that changes makes another release, which can be rolled back; and as
 nobody can compute the digest who has not the key, it does not tell a value that could be guessed.  A plain digest
 would.  Users with different keys find each other's releases changed and deploy once more than needed, never less;
 who deploys the same services shares the key.

@@ -32,7 +32,8 @@ from unifyweaver_py.effects.files import Scanner
 from unifyweaver_py.effects.ledger import Ledger
 from unifyweaver_py.effects.manifests import ManifestCache
 from unifyweaver_py.effects.patterns import Pattern, SourcesError
-from unifyweaver_py.effects.vault import SecretError, own_vault, pairs_of
+from unifyweaver_py.effects.secret_sources import SecretError
+from unifyweaver_py.effects.vault import own_vault, pairs_of
 
 __all__ = [
     "Effects",

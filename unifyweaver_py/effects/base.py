@@ -183,6 +183,7 @@ class Run:
             self._closed = True
             connections = list(self._connections.values())
             self._connections.clear()
+            self.secrets.clear()
         with _runs_lock:
             _runs.pop(self.id, None)
         return connections

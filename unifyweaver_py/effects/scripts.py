@@ -47,7 +47,7 @@ class Output:
     @property
     def lines(self) -> list[PrologString]:
         """The lines of standard output."""
-        return lines_of(b"\n".join(map(own_vault.masked_report, bytes(self._out).split(b"\n"))))
+        return lines_of(own_vault.masked_report(bytes(self._out)))
 
     def done(self, status: int) -> Term:
         """`done(Status, Lines, LastErrorLines)`."""

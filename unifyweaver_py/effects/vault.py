@@ -2,7 +2,7 @@
 
 A value stays in the memory of this process. Rules get a token for a literal one, and a digest of each
 for the release's hash. The digest is keyed (HMAC-SHA-256), for a plain one would tell whoever can
-guess the value. The key is in the user's state folder, mode 0600, or where `UNIFYWEAVER_KEY` says.
+guess the value.
 """
 
 from __future__ import annotations
@@ -12,69 +12,20 @@ import hmac
 import os
 import re
 import secrets
-import signal
-import subprocess
 import threading
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from unifyweaver_py._terms import Term
-from unifyweaver_py.effects.base import EffectError, Reason, Run
+from unifyweaver_py.effects.base import Reason, Run
+from unifyweaver_py.effects.secret_sources import SecretError, exported, key_path, printed, read_key
 
 MOST_BYTES = 64 << 10
-COMMAND_SECONDS = 30.0
 MASK = b"***"
 SHORTEST_MASKED = 4
 TOLD = re.compile(rb"^(\S+ (?:log|line) \S+ )?(.*)$", re.DOTALL)
-KEY = re.compile(rb"[0-9a-f]{64}")
 PROTOCOL = re.compile(rb"^[0-9.]+ (?:begin|end|got) ")
-
-
-class SecretError(EffectError):
-    """A value cannot be had; the reason never holds any of it."""
-
-
-def key_path() -> Path:
-    """Where the key is: `UNIFYWEAVER_KEY`, else `unifyweaver/key` in the user's state folder."""
-    if chosen := os.environ.get("UNIFYWEAVER_KEY"):
-        return Path(chosen).expanduser()
-    import platformdirs
-
-    return Path(platformdirs.user_state_dir("unifyweaver", appauthor=False)) / "key"
-
-
-def read_key(path: Path) -> bytes:
-    """The key, made when there is none: of two who make one at once, the first wins.
-
-    Raises `SecretError`: the file cannot be read or written, holds no key, or others may read it.
-    """
-    try:
-        with suppress(FileExistsError):
-            _make_key(path)
-        if path.stat().st_mode & 0o077:
-            raise SecretError(Term("key_unusable", (str(path), "others may read it")))
-        key = path.read_bytes().strip()
-    except OSError as error:
-        raise SecretError(Term("key_unusable", (str(path), error.strerror or "no file"))) from None
-    if KEY.fullmatch(key) is None:
-        raise SecretError(Term("key_unusable", (str(path), "it has not 64 hexadecimal digits")))
-    return key
-
-
-def _make_key(path: Path) -> None:
-    if path.exists():
-        return
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    new = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with open(descriptor, "w", encoding="ascii") as file:
-            file.write(secrets.token_hex(32) + "\n")
-        os.link(new, path)
-    finally:
-        new.unlink()
 
 
 class Vault:
@@ -119,7 +70,7 @@ class Vault:
     def _digest(self, run: Run, name: str, source: Term) -> str:
         try:
             if source not in run.secrets:
-                run.secrets[source] = self._value(source)
+                run.secrets[source] = self._value(run, source)
             value = run.secrets[source]
             digest = f"s{self._code(name, value)}"
         except SecretError as error:
@@ -128,13 +79,13 @@ class Vault:
             self._values[digest] = value
         return digest
 
-    def _value(self, source: Term) -> bytes:
+    def _value(self, run: Run, source: Term) -> bytes:
         match source:
             case Term("env", (str(variable),)):
                 self.heed(variable)
                 value = exported(variable)
             case Term("command", (str(command),)):
-                value = printed(command)
+                value = printed(command, run.cancel)
             case Term("sealed", (str(token),)) if token in self._tokens:
                 value = self._tokens[token]
             case _:
@@ -158,19 +109,16 @@ class Vault:
         )
         return b"# %s\n" % self._code("file", lines).encode() + lines
 
-    def masked(self, line: bytes) -> bytes:
-        """A line that came from a host, with `***` for each known value of four bytes or more."""
-        for value in self._maskable():
-            line = line.replace(value, MASK)
-        return line
+    def masked(self, text: bytes) -> bytes:
+        """What a host wrote, with `***` for each known value of four bytes or more."""
+        return _masked(text, self._maskable())
 
-    def masked_report(self, line: bytes) -> bytes:
-        """As `masked`, for a line of a script's report: what is not text of others stays."""
-        if PROTOCOL.match(line):
-            return line
-        match = TOLD.match(line)
-        head, text = match.groups(b"") if match else (b"", line)
-        return head + self.masked(text)
+    def masked_report(self, report: bytes) -> bytes:
+        """As `masked`, for the lines of a script's report: what is not text of others stays."""
+        parts = self._maskable()
+        if not any(part in report for part in parts):
+            return report
+        return b"\n".join(_masked_line(line, parts) for line in report.split(b"\n"))
 
     def _maskable(self) -> list[bytes]:
         with self._lock:
@@ -180,45 +128,23 @@ class Vault:
         return sorted((p for p in parts if len(p) >= SHORTEST_MASKED), key=len, reverse=True)
 
 
-def exported(variable: str) -> bytes:
-    """What a variable of this process holds. Raises `SecretError`: `not_set(Variable)`."""
-    value = os.environb.get(os.fsencode(variable))
-    if value is None:
-        raise SecretError(Term("not_set", (variable,)))
-    return value
+def _masked(text: bytes, parts: Iterable[bytes]) -> bytes:
+    for part in parts:
+        text = text.replace(part, MASK)
+    return text
+
+
+def _masked_line(line: bytes, parts: Iterable[bytes]) -> bytes:
+    match = TOLD.match(line)
+    if PROTOCOL.match(line) or match is None:
+        return line
+    head, text = match.groups(b"")
+    return head + _masked(text, parts)
 
 
 def quoted(value: bytes) -> bytes:
     """The value as one word of sh."""
     return b"'" + value.replace(b"'", b"'\"'\"'") + b"'"
-
-
-def printed(command: str) -> bytes:
-    """What `sh -c command` prints here, without the line ends behind it.
-
-    Raises `SecretError`: `command_failed(Code)` or `timeout`, after which its group is killed.
-    """
-    try:
-        process = subprocess.Popen(
-            ["sh", "-c", "--", command],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-    except OSError:
-        raise SecretError(Term("command_failed", (127,))) from None
-    try:
-        value, _ = process.communicate(timeout=COMMAND_SECONDS)
-    except subprocess.TimeoutExpired:
-        raise SecretError("timeout") from None
-    finally:
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    if process.returncode != 0:
-        raise SecretError(Term("command_failed", (process.returncode,)))
-    return value.rstrip(b"\n")
 
 
 def _objection(value: bytes) -> Reason | None:
