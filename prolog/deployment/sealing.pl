@@ -10,15 +10,6 @@ This comes before every check, whose errors would show the value.
 :- autoload(library(apply), [maplist/3]).
 :- use_module(effects, [effect/2]).
 
-%   Prolog itself shows a directive that failed, in a file that is consulted: this is how it prints a secret.
-
-:- multifile user:portray/1.
-:- dynamic user:portray/1.
-
-user:portray(secret(Value)) :-
-    atomic(Value),
-    write('secret(***)').
-
 %!  seal_secrets(+Term0, -Term) is det.
 %
 %   Term is Term0 with `secret(sealed(Token))` for each `secret(Value)`, and `secret(refused)` where Value is neither text,
