@@ -2,9 +2,10 @@
           [ type_text/2                 % +Type, -Text
           ]).
 :- autoload(library(lists), [member/2]).
-:- use_module(declarations, [lifecycle_event/1]).
+:- use_module(declarations, [lifecycle_event/1, declaration/1]).
 :- use_module(narration, [result_text/2, advice/2]).
 :- use_module(options, [option_scope/1, option_row/5]).
+:- use_module(sealing, [seal_secrets/2]).
 
 /** <module> Human text for the terms of the library
 
@@ -36,6 +37,15 @@ prolog:message(error(Formal, Context)) -->
     { nonvar(Formal), bare(Context) },
     text(Formal),
     !.
+
+%   Prolog shows the directive that failed in a file that is consulted.
+
+prolog:message(goal_failed(Context, Module:Goal)) -->
+    { functor(Goal, Name, Arity),
+      declaration(Name/Arity),
+      !,
+      seal_secrets(Goal, Sealed) },
+    [ 'Goal (~w) failed: ~p'-[Context, Module:Sealed] ].
 
 prolog:error_message(Formal) -->
     { nonvar(Formal) },
