@@ -14,6 +14,7 @@ import pytest
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UNIFYWEAVER_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("UNIFYWEAVER_KEY", str(tmp_path_factory.mktemp("key") / "key"))
         yield
 
 

@@ -152,6 +152,31 @@ def run_once(action: Action) -> Term:
     return Term("run_once", (action,))
 
 
+def secret(value: str | None = None, *, env: str | None = None, command: str | None = None) -> Term:
+    """Return a value of ``env`` that is shown nowhere, and is kept on the host in a file of mode 0600.
+
+    It is the literal ``value``, what the variable ``env`` holds where the deployment is made, or what ``command``
+    prints there. ``declare_service("api", env={"TOKEN": secret(env="API_TOKEN")})``
+
+    Raises:
+        TypeError: not exactly one of them is given.
+        ValueError: the value holds a NUL character or is longer than 64 kB.
+    """
+    if [value, env, command].count(None) != 2:
+        raise TypeError("secret() takes a value, env= or command=")
+    if env is not None:
+        return Term("secret", (Term("env", (env,)),))
+    if command is not None:
+        return Term("secret", (Term("command", (command,)),))
+    value = cast("str", value)
+    from unifyweaver_py.effects.vault import own_vault
+
+    sealed = own_vault.seal(value)
+    if sealed == "refused":
+        raise ValueError("a secret has 64 kB at most, and no NUL character")
+    return Term("secret", (sealed,))
+
+
 def exclude(pattern: str) -> Term:
     r"""Return the source pattern that leaves out what matches: ``\+ Pattern``."""
     return Term("\\+", (pattern,))

@@ -68,12 +68,13 @@ survey_failure(_, Reason, error(deployment_failed(Reason))).
 
 surveyed(Service, Host, Call, Outcomes, facts(Service, Host, Call, Observed, Release)) :-
     findall(Note, ( member(done(step(Id, _, _, _), _, Notes, _), Outcomes),
-                    memberchk(Id, [observe, scan]),
+                    memberchk(Id, [observe, secrets, scan]),
                     member(Note, Notes) ),
             Seen),
     settled(Seen, Observed),
     memberchk(sources(Sources, _, _), Observed),
-    release(Service, Host, Call, Sources, Release).
+    findall(seal(Name, Source, Digest), member(seal(Name, Source, Digest), Observed), Seals),
+    release(Service, Host, Seals, Sources, Release).
 
 deploy_release(Flavour, Facts, Context, Result) :-
     (   nothing_to_do(Facts)

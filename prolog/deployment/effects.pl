@@ -35,6 +35,10 @@ effect_row(probe(_Target, _Request),
            "ask request(Method, Url, Options); answer(Status, Headers, Body) or failed(Reason)").
 effect_row(scan(_Dir, _Patterns, _Needs),
            "find and hash the files to ship; sources(Hash, Files, Bytes) or failed(Reason)").
+effect_row(seal(_Value),
+           "keep a secret text: sealed(Token) stands for it, or refused; of env(Name), show the value nowhere").
+effect_row(secrets(_Secrets),
+           "fetch the values of Name-Source; sealed(Seals), seal(Name, Source, Digest) each, or failed(Reason)").
 effect_row(ledger(_Request),
            "what was last observed: put/5, get/2, all/1, forget/2; put/5 may fail with ledger_failed(File, Why)").
 effect_row(reconnect(_Target),
@@ -115,6 +119,9 @@ live(ledger(Request), _, Outcome) :-
     \+ defined(live_ledger(_, _, _)),
     !,
     memory_ledger(Request, Outcome).
+live(seal(_), _, sealed(unknown)) :-
+    \+ defined(live_seal(_, _, _)),
+    !.
 live(emit(_), _, done) :-
     \+ defined(live_emit(_, _, _)),
     !.

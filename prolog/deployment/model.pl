@@ -99,6 +99,9 @@ model_effect(probe(target(_, Host, _), _), Answer) :-
 model_effect(scan(_, _, _), sources(Hash, 1, 1)) :-
     b_getval(deployment_model, model(Script, _, _)),
     option(sources(Hash), Script, modelled).
+model_effect(seal(_), sealed(unknown)).
+model_effect(secrets(Secrets), sealed(Seals)) :-
+    findall(seal(Name, Source, Source), member(Name-Source, Secrets), Seals).
 model_effect(ledger(Request), Outcome) :-
     (   Request = get(_, _) ; Request = all(_) ),
     !,

@@ -41,6 +41,9 @@ base(_) --> [].
 simple(observe, 'look at what is there', []).
 simple(survey, 'look at what is there', []).
 simple(scan(Dir, _, _), 'hash the files of ~w', [Dir]).
+simple(secrets(Secrets), 'fetch the secrets ~w', [List]) :-
+    findall(Name, member(Name-_, Secrets), Names),
+    atomic_list_concat(Names, ', ', List).
 simple(verify(Id, _), 'verify release ~w, which is there already', [Id]).
 simple(share(_, Paths), 'link ~w into the shared folder', [List]) :- atomic_list_concat(Paths, ', ', List).
 simple(prepare(_, Command, _), 'run ~q in the staged release', [Command]).
@@ -165,8 +168,18 @@ plain(not_among_sources(Path), '~q is started, and is not among the sources', [P
 plain(reserved_path(Path), '~q is a name that this library uses', [Path]).
 plain(source_dir_not_found(Dir), 'there is no source folder ~w', [Dir]).
 plain(unreadable(Path, Why), '~q cannot be read: ~w', [Path, Why]).
+plain(secret_unavailable(Name, Why), 'the secret ~w cannot be had: ~w', [Name, Text]) :- secret_reason(Why, Text).
 plain(ledger_failed(File, Why), 'the ledger ~w cannot be written: ~w', [File, Why]).
 plain(unsupported_file(Path), '~q is neither file, folder nor link', [Path]).
+
+secret_reason(not_set(Variable), Text) :- !, format(atom(Text), '~w is not set here', [Variable]).
+secret_reason(command_failed(Code), Text) :- !, format(atom(Text), 'its command ended with ~w', [Code]).
+secret_reason(cancelled, 'it was cancelled') :- !.
+secret_reason(timeout, 'its command took too long') :- !.
+secret_reason(too_long, 'its value is longer than 64 kB') :- !.
+secret_reason(nul_character, 'its value holds a NUL character') :- !.
+secret_reason(key_unusable(File, Why), Text) :- !, format(atom(Text), 'the key ~w cannot be used: ~w', [File, Why]).
+secret_reason(_, 'its value is not known here').
 
 %!  advice(+Result, -Text:atom) is semidet.
 %

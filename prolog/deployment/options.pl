@@ -10,6 +10,7 @@
 :- use_module(library(error), [must_be/2]).
 :- use_module(library(lists), [member/2]).
 :- use_module(nearest, [nearest/3]).
+:- use_module(sealing, [seal_secrets/2]).
 :- use_module(types, [check_value/4]).
 
 /** <module> The option table, and what reads it
@@ -129,7 +130,7 @@ row(service, idle_timeout, seconds, none,
 row(service, max_lifetime, seconds, none,
     "Seconds; stored, and read by nothing").
 row(service, env, environment, default([]),
-    "Environment of the service's process, as a list of NAME-Value").
+    "Environment of the service's process, as a list of NAME-Value; secret(Value), secret(env(NAME)) and secret(command(C)) are shown nowhere").
 row(service, start_command, command, none,
     "Command that starts the service instead of the one its target implies").
 row(service, prepare_command, command, none,
@@ -298,8 +299,9 @@ lookup(Name, OptionLists, Value) :-
 
 check_options(Scope, Options0, Options) :-
     check_scope(Scope),
-    must_be(list, Options0),
-    maplist(check_option(Scope), Options0, Options),
+    seal_secrets(Options0, Sealed),
+    must_be(list, Sealed),
+    maplist(check_option(Scope), Sealed, Options),
     check_unique(Options).
 
 %!  check_scope(+Scope) is det.

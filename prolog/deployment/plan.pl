@@ -18,7 +18,7 @@
 /** <module> Which steps an operation takes on a host, and in what order
 
 A plan is a list of `step(Id, Host, Action, Undo)`.  Action is done on the target (see deployment_scripts) or by the
-controller: `scan/3`, `probe/3`, `request/3`, `reconnect`, `record/1`, `nothing/1`.  An action in `try/1` may fail without
+controller: `secrets/1`, `scan/3`, `probe/3`, `request/3`, `reconnect`, `record/1`, `nothing/1`.  An action in `try/1` may fail without
 stopping the plan.  Undo is a list of actions, performed when this step or a later one fails; the undoing of
 later steps comes first.  An action in `if_unhealthy/1` is performed when this step itself found that out.
 
@@ -40,6 +40,7 @@ that is to be active, and `running` or `stopped`.
 :- use_module(hooks, [hook_actions/4, tell_actions/3, tolerated/1]).
 :- use_module(options, [default_option/3, lookup/3]).
 :- use_module(releases, [scan_action/3, hash_of_id/2]).
+:- use_module(secrets, [secrets_of/3]).
 
 %!  observed(?Fact, +Facts) is nondet.
 
@@ -56,12 +57,19 @@ observe_plan(Host, [step(observe, Host, observe, [])]).
 %   is shipped.
 
 survey_plan(Flavour, Service, Host, [step(observe, Host, survey, [])|Plan]) :-
+    secrets_plan(Service, Host, Secrets),
     (   with_hooks(Flavour)
     ->  hooks_plan(Service, Host, pre_deploy, Hooks)
     ;   Hooks = []
     ),
     scan_action(Service, Host, Scan),
-    append(Hooks, [step(scan, Host, Scan, [])], Plan).
+    append([Secrets, Hooks, [step(scan, Host, Scan, [])]], Plan).
+
+%   A secret that can't be had ends a deployment before it touches anything.
+
+secrets_plan(Service, Host, Plan) :-
+    secrets_of(Service, Host, Secrets),
+    ( Secrets == [] -> Plan = [] ; Plan = [step(secrets, Host, secrets(Secrets), [])] ).
 
 with_hooks(deploy_with_hooks).
 with_hooks(deploy_with_rollback).

@@ -224,6 +224,13 @@ controller(scan(Dir, Patterns, Needs), _, _, Result, Notes) :-
     ->  Result = failed(Reason), Notes = []
     ;   Result = ok, Notes = [Outcome]
     ).
+controller(secrets(Secrets), _, _, Result, Notes) :-
+    effect(secrets(Secrets), Outcome),
+    (   Outcome = sealed(Notes)
+    ->  Result = ok
+    ;   Outcome = failed(Reason),
+        Result = failed(Reason), Notes = []
+    ).
 controller(request(Method, Url, Options), context(_, _, Target, _, _, _), _, Result, [Note]) :-
     effect(probe(Target, request(Method, Url, Options)), Answer),
     answer_note(Url, Answer, Note),

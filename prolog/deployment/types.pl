@@ -26,7 +26,7 @@ holds a NUL character.
   - `remote_dir`: absolute, or `~/…`, without `..`
   - `url_path`: starts with `/`, without spaces and control characters
   - `signal`: its name, as `TERM` or `SIGTERM`; normal form `TERM`
-  - `environment`: list of NAME-Value, NAME a shell identifier, Value text or a number
+  - `environment`: list of NAME-Value, NAME a shell identifier, Value text, a number, or `secret(Source)`, see seal_secrets/2
   - `header`: header(Name, Value), Name an HTTP token, Value without line ends
   - `release_id`: letters, digits and `._-`, not starting with a dot or a dash
   - `backend`: live, dry or model(Script)
@@ -427,9 +427,27 @@ signal_name('PROF').
 
 environment_pair(Name0-Value0, Name-Value) :-
     text_atom(Name0, Name),
+    shell_identifier(Name),
+    environment_value(Value0, Value).
+
+%!  shell_identifier(+Name:atom) is semidet.
+
+shell_identifier(Name) :-
     atom_codes(Name, [First|Codes]),
     \+ ( First >= 0'0, First =< 0'9 ),
-    all_allowed([First|Codes], `_`),
+    all_allowed([First|Codes], `_`).
+
+%!  environment_value(+Value0, -Value) is semidet.
+
+environment_value(secret(Source0), secret(Source)) :-
+    !,
+    compound(Source0),
+    compound_name_arguments(Source0, Kind, [Text]),
+    memberchk(Kind, [env, command, sealed]),
+    filled_atom(Text, Atom),
+    ( Kind == env -> shell_identifier(Atom) ; true ),
+    compound_name_arguments(Source, Kind, [Atom]).
+environment_value(Value0, Value) :-
     value_text(Value0, Value).
 
 %!  unique_keys(+Pairs) is semidet.

@@ -32,6 +32,8 @@ from unifyweaver_py.effects.files import Scanner
 from unifyweaver_py.effects.ledger import Ledger
 from unifyweaver_py.effects.manifests import ManifestCache
 from unifyweaver_py.effects.patterns import Pattern, SourcesError
+from unifyweaver_py.effects.secret_sources import SecretError
+from unifyweaver_py.effects.vault import own_vault, pairs_of
 
 __all__ = [
     "Effects",
@@ -45,7 +47,17 @@ __all__ = [
 ]
 
 # Name of the effect -> arity of its predicate: the run, the arguments, the outcome.
-PREDICATES = {"shell": 6, "probe": 4, "scan": 5, "sleep": 3, "emit": 3, "ledger": 3, "reconnect": 3}
+PREDICATES = {
+    "shell": 6,
+    "probe": 4,
+    "scan": 5,
+    "seal": 3,
+    "secrets": 3,
+    "sleep": 3,
+    "emit": 3,
+    "ledger": 3,
+    "reconnect": 3,
+}
 MODULE = "deployment_effects"
 METHODS = ("ssh", "local")
 REUSE = ("copy", "link")
@@ -141,6 +153,24 @@ class LiveEffects:
                 return failed(error.reason)
         return Term("sources", (found.hash, len(found.entries), found.size))
 
+    def seal(self, run: Term, value: str | Term) -> Term | str:  # noqa: ARG002 - of no run
+        """Keep a secret value."""
+        match value:
+            case Term("env", (name,)):
+                return own_vault.heed(str(name))
+        return own_vault.seal(str(value))
+
+    def secrets(self, run: Term, wanted: Sequence[Any]) -> Term:
+        """Fetch values."""
+        pairs = pairs_of(wanted)
+        with Session(run) as session:
+            try:
+                digests = own_vault.fetch(session.run, pairs)
+            except SecretError as error:
+                return failed(error.reason)
+        seals = [Term("seal", (*pair, digest)) for pair, digest in zip(pairs, digests, strict=True)]
+        return Term("sealed", (seals,))
+
     def sleep(self, run: Term, seconds: float) -> str:
         """Wait, unless the run ends."""
         with Session(run) as session:
@@ -195,6 +225,8 @@ def _extra(term: Any) -> Extra:
     match term:
         case Term("file", (str(path), int(mode), str(text))):
             return Extra(path, mode, text.encode("utf-8", "surrogateescape"))
+        case Term("file", (str(path), int(mode), Term("secrets", (list(pairs),)))):
+            return Extra(path, mode, own_vault.exports(pairs_of(pairs)))
     raise TypeError(f"not a file of a release: {term}")
 
 

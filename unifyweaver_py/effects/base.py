@@ -49,6 +49,16 @@ class Effects(Protocol):
     def scan(self, run: Term, folder: str, patterns: Sequence[Any], needs: Sequence[str]) -> Term:
         """Hash the sources: `sources(Hash, FileCount, Bytes)` or `failed(Reason)`."""
 
+    def seal(self, run: Term, value: str | Term) -> Term | str:
+        """Keep a secret text: `sealed(Token)` stands for it; `refused` when it cannot be one. Of
+        `env(Name)`, know that the variable's value is secret.
+        """
+
+    def secrets(self, run: Term, wanted: Sequence[Any]) -> Term:
+        """Fetch the values of `Name-Source`: `sealed(Seals)`, `seal(Name, Source, Digest)` each, or
+        `failed(Reason)`.
+        """
+
     def sleep(self, run: Term, seconds: float) -> str:
         """Wait: `done`, or `cancelled` when the run ended before."""
 
@@ -95,6 +105,8 @@ class Run:
     cancel: threading.Event = field(default_factory=threading.Event)
     abandon: threading.Event = field(default_factory=threading.Event)
     traffic: dict[str, Traffic] = field(default_factory=dict)
+    secrets: dict[Term, bytes] = field(default_factory=dict, repr=False)
+    secrets_lock: threading.Lock = field(default_factory=threading.Lock)
     _connections: dict[object, Closable] = field(default_factory=dict)
     _locks: dict[object, threading.Lock] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -181,6 +193,7 @@ class Run:
             self._closed = True
             connections = list(self._connections.values())
             self._connections.clear()
+            self.secrets.clear()
         with _runs_lock:
             _runs.pop(self.id, None)
         return connections
