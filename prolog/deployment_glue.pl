@@ -21,6 +21,10 @@ comes from.  What acts on the world needs the Python package unifyweaver_py; eve
               service_hosts/2,              % ?Service, ?Hosts
               service_host/3                % ?Service, ?Host, ?Options
             ]).
+:- reexport(deployment/balancing,
+            [ declare_load_balancer/2,      % +Service, +Balancer
+              load_balancer_config/2        % ?Service, ?Balancer
+            ]).
 :- reexport(deployment/security,
             [ validate_security/2,          % +Service, -Errors
               requires_encryption/1,        % +Service

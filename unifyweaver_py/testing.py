@@ -52,14 +52,14 @@ def answer(status: int, body: str = "", headers: Sequence[tuple[str, str]] = ())
 class RecordingEffects:
     """A fake of the effects.
 
-    Each keyword is the name of an effect (shell, probe, scan, sleep, emit, ledger), its value
+    Each keyword is the name of an effect (shell, probe, balance, scan, sleep, emit, ledger), its value
     either the answers in order or a function called with the run and the effect's arguments.
     `sleep` and `emit` answer `done` by default, and `ledger` remembers nothing; asking for anything
     else raises `UnexpectedCallError`. Raises `TypeError` for a name that is no effect.
     """
 
     def __init__(self, **script: Answers) -> None:
-        unknown = set(script) - {"shell", "probe", "scan", "sleep", "emit", "ledger"}
+        unknown = set(script) - {"shell", "probe", "balance", "scan", "sleep", "emit", "ledger"}
         if unknown:
             raise TypeError(f"no such effect: {', '.join(sorted(unknown))}")
         self._script = {
@@ -93,6 +93,10 @@ class RecordingEffects:
     def probe(self, run: Term, target: Term, request: Term) -> Any:
         """Answer from the script."""
         return self._answer("probe", run, target, request)
+
+    def balance(self, run: Term, address: str, request: Term) -> Any:
+        """Answer from the script."""
+        return self._answer("balance", run, address, request)
 
     def scan(self, run: Term, folder: str, patterns: Sequence[Any], needs: Sequence[str]) -> Any:
         """Answer from the script."""

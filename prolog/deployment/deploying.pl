@@ -13,7 +13,7 @@
 :- use_module(plan, [survey_plan/4, deploy_plan/3, rollback_plan/3, observed/2, earlier/3]).
 :- use_module(releases, [release/5, hash_of_id/2]).
 :- use_module(run, [run/3]).
-:- use_module(observation, [observing/3]).
+:- use_module(observation, [observing_balanced/3]).
 
 %!  deploy(+Flavour, +Context, +Call, -Result) is det.
 %
@@ -53,7 +53,7 @@ survey_failure(_, Reason, error(deployment_failed(Reason))).
 
 surveyed(Service, Host, Call, Outcomes, facts(Service, Host, Call, Observed, Release)) :-
     findall(Note, ( member(done(step(Id, _, _, _), _, Notes, _), Outcomes),
-                    memberchk(Id, [observe, scan]),
+                    memberchk(Id, [observe, balancer, scan]),
                     member(Note, Notes) ),
             Seen),
     settled(Seen, Observed),
@@ -171,7 +171,7 @@ touched(Outcomes, _) :-
     !.
 touched(Outcomes, failed(_)) :-
     member(done(step(Id, _, _, _), _, _, _), Outcomes),
-    memberchk(Id, [stop, start]),
+    memberchk(Id, [balancer_await, stop, start]),
     !.
 
 %   Hooks on the way back, and what they leave behind, do not decide whether it is done.
@@ -180,7 +180,7 @@ restored(Undone, failed(Reason)) :-
     member(done(step(_, _, try(Action), _), Result, _, _), Undone),
     Result \== ok,
     functor(Action, Name, _),
-    memberchk(Name, [stop, link, start, probe, confirm, commit]),
+    memberchk(Name, [stop, link, start, probe, confirm, commit, balance]),
     !,
     arg(1, Result, Reason).
 restored(_, ok).
@@ -201,7 +201,7 @@ rollback_outcome(ok, _, error(no_rollback_available)).
 %!  rollback(+Context, +Call, -Result) is det.
 
 rollback(Context, Call, Result) :-
-    observing(Context, Call, Seen),
+    observing_balanced(Context, Call, Seen),
     rollback(Seen, Context, Call, Result).
 
 rollback(failed(Reason), _, _, error(rollback_failed(Reason))) :- !.

@@ -3,6 +3,7 @@
             method_now/4,               % ?Service, ?Value, ?Origin, ?Sequence
             sources_now/4,              % ?Service, ?Value, ?Origin, ?Sequence
             hosts_now/4,                % ?Service, ?Hosts, ?Origin, ?Sequence
+            balancer_now/4,             % ?Service, ?Balancer, ?Origin, ?Sequence
             hook/5,                     % ?Service, ?Event, ?Action, ?Origin, ?Sequence
             host_entry/3,               % ?Service, ?Host, ?Options
             host_name_in/3,             % ?Host, ?Kind, ?Service
@@ -43,6 +44,7 @@ so that a query is one look-up.
     method_now/4,               % Service, method(Method, Options), Origin, Sequence
     sources_now/4,              % Service, sources(Patterns, Dir), Origin, Sequence
     hosts_now/4,                % Service, Hosts, Origin, Sequence
+    balancer_now/4,             % Service, haproxy(Options), Origin, Sequence
     superseded/5,               % Kind, Service, Value, Origin, Sequence
     hook/5,                     % Service, Event, Action, Origin, Sequence
     host_entry/3,               % Service, Host, Options: the elements of hosts_now/4
@@ -57,6 +59,7 @@ fact(service, Service, Value, Origin, Sequence, service_now(Service, Value, Orig
 fact(method, Service, Value, Origin, Sequence, method_now(Service, Value, Origin, Sequence)).
 fact(sources, Service, Value, Origin, Sequence, sources_now(Service, Value, Origin, Sequence)).
 fact(hosts, Service, Value, Origin, Sequence, hosts_now(Service, Value, Origin, Sequence)).
+fact(balancer, Service, Value, Origin, Sequence, balancer_now(Service, Value, Origin, Sequence)).
 
 %!  in_one_change(:Goal) is semidet.
 %
@@ -78,7 +81,7 @@ change(Goal) :-
 
 %!  declare(+Kind, +Service, +Value) is det.
 %
-%   Value becomes the current declaration of Kind (service, method, sources or hosts) about Service.
+%   Value becomes the current declaration of Kind (service, method, sources, hosts or balancer) about Service.
 
 declare(Kind, Service, Value) :-
     in_one_change(declare_now(Kind, Service, Value)).

@@ -22,6 +22,7 @@ Somebody may take the lock by hand, with a reason: it then holds until it is giv
 :- autoload(library(lists), [append/3, member/2]).
 :- autoload(library(uri), [uri_encoded/3]).
 :- autoload(library(uuid), [uuid/1]).
+:- use_module(balancing, [balancer_seconds/3]).
 :- use_module(controllers, [controller/2, by_hand/2, controller_state/4]).
 :- use_module(declarations, [resolve/5]).
 :- use_module(effects, [effect/2]).
@@ -211,7 +212,8 @@ leased_plan(Plan, Facts, Leased) :-
 lease_seconds(Service, Host, Call, Seconds) :-
     (   lookup(lease, [Call], Lease) -> true ; default_option(operation, lease, Lease) ),
     resolve(Service, Host, Call, healthy_deadline, Deadline),
-    Seconds is ceiling(min(Lease + Deadline, 1.0e9)).
+    balancer_seconds(Service, Call, Balancer),
+    Seconds is ceiling(min(Lease + Deadline + Balancer, 1.0e9)).
 
 active(Facts, Current, Backup) :-
     ( observed(backup(Backup), Facts) -> true ; Backup = none ),

@@ -19,6 +19,10 @@ Each effect changes a modelled host; what happens comes from a script given by t
   - `cut_once(Host, Action, Reason, Reached)`: likewise, the first time only
   - `answers(Host, Answers)`: the answers to health probes in turn, each a status or `failed(Reason)`; the
     last stays; 200 by default
+  - `server(Name, Address, Port, State)`: a server of the load balancer, of which State, `ready`, `drain` or `maint`, is
+    true at first; `sessions(Name, Counts)`: its sessions each time it is asked, the last stays, none by default;
+    `says(Name, Statuses)` likewise what it says of it once it is ready, `UP` by default
+  - `balancer_fails(Request, Reason)`: it answers `balancer(Reason)` to Request, see effect `balance`
   - `sources(Hash)`: the hash of the files to ship
   - `at(Seconds)`: the time at which the run begins, 0 by default; sleeping lets it pass
 
@@ -27,6 +31,7 @@ Host may be unbound: every host.  A run is deterministic.
 
 :- autoload(library(lists), [append/3, member/2, memberchk/2, selectchk/3, subtract/3]).
 :- autoload(library(option), [option/3]).
+:- use_module(balanced_model, [modelled_balance/5]).
 
 %!  start_model(+Script) is det.
 
@@ -73,6 +78,14 @@ model_effect(probe(target(_, Host, _), _), Answer) :-
     (   Status = failed(_)
     ->  Answer = Status
     ;   Answer = answer(Status, [], "")
+    ).
+model_effect(balance(_, Request), Answer) :-
+    b_getval(deployment_model, model(Script, States, Time)),
+    ( memberchk('load balancer'-State0, States) -> State = State0 ; State = [] ),
+    (   scripted(Script, balancer_fails(Request, Reason))
+    ->  Answer = failed(balancer(Reason))
+    ;   modelled_balance(Request, Script, State, Answer, State1),
+        keep_state('load balancer', State1, Time)
     ).
 model_effect(scan(_, _, _), sources(Hash, 1, 1)) :-
     b_getval(deployment_model, model(Script, _, _)),

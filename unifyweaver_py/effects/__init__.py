@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 # Name of the effect -> arity of its predicate: the run, the arguments, the outcome.
-PREDICATES = {"shell": 6, "probe": 4, "scan": 5, "sleep": 3, "emit": 3, "ledger": 3}
+PREDICATES = {"shell": 6, "probe": 4, "balance": 4, "scan": 5, "sleep": 3, "emit": 3, "ledger": 3}
 MODULE = "deployment_effects"
 METHODS = ("ssh", "local")
 REUSE = ("copy", "link")
@@ -117,6 +117,13 @@ class LiveEffects:
                 except EffectError as error:
                     return failed(error.reason)
             return http.probe(method, url, options, dial, session.stop)
+
+    def balance(self, run: Term, address: str, request: Term) -> Term | str:
+        """Ask or tell HAProxy."""
+        from unifyweaver_py.effects import haproxy
+
+        with Session(run) as session:
+            return haproxy.balance(address, request, session.stop)
 
     def scan(self, run: Term, folder: str, patterns: Sequence[Any], needs: Sequence[str]) -> Term:
         """Hash the sources."""
