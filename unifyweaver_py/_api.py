@@ -227,7 +227,9 @@ def declare_load_balancer(service: str, balancer: str = "haproxy", **options: Op
     ``declare_load_balancer("web", socket="/run/haproxy/admin.sock", backend="web")``
     """
     term = Term(balancer, (_options(options),))
-    _declare("declare_load_balancer(Service, Balancer)", Service=service, Balancer=term)
+    _declare(
+        "deployment_glue:declare_load_balancer(Service, Balancer)", Service=service, Balancer=term
+    )
 
 
 @overload

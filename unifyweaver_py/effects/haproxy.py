@@ -20,7 +20,7 @@ from unifyweaver_py.effects.base import EffectError, Reason, failed, guarded
 SECONDS = 5.0
 READ = 1 << 16
 STATES = ("ready", "drain", "maint")
-LEVEL_ADMIN = "admin"
+LEVELS = ("user", "operator", "admin")
 
 # Bits of `srv_admin_state` in `show servers state`, whoever set them: the runtime socket, a tracked server, DNS.
 IN_MAINTENANCE = 0x01 | 0x02 | 0x20 | 0x40
@@ -46,9 +46,7 @@ def balance(address: str, request: Term, stop: threading.Event) -> Term | str:
 def _answer(talk: _Talk, request: Term) -> Term | str:
     match request:
         case Term("look", (str(backend),)):
-            level = talk.ask("show cli level").strip()
-            if level != LEVEL_ADMIN:
-                raise EffectError(_refused(f"the socket has the level {level or 'none'}"))
+            _require_admin(talk.ask("show cli level").strip())
             return _servers(talk, backend)
         case Term("poll", (str(backend),)):
             return _servers(talk, backend)
@@ -57,6 +55,13 @@ def _answer(talk: _Talk, request: Term) -> Term | str:
                 raise EffectError(_refused(said))
             return "done"
     raise TypeError(f"not a request to HAProxy: {request}")
+
+
+def _require_admin(level: str) -> None:
+    if level not in LEVELS:
+        raise EffectError(_unavailable("what answers there is not HAProxy"))
+    if level != "admin":
+        raise EffectError(_refused(f"the socket has the level {level}"))
 
 
 def _servers(talk: _Talk, backend: str) -> Term:
