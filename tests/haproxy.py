@@ -85,6 +85,13 @@ class Balancer:
             assert time.monotonic() < end, self.servers()
             time.sleep(0.02)
 
+    def wait_for_sessions(self) -> None:
+        """Wait until requests are under way."""
+        end = time.monotonic() + SECONDS
+        while not any(int(row["scur"]) for row in self.servers().values()):
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
 
 class Load:
     """What `wrk` told at its end."""
@@ -103,16 +110,17 @@ class Load:
 
 
 @contextmanager
-def load_on(port: int, seconds: int) -> Iterator[list[Load]]:
-    """Send requests over eight connections until the block is left, which has to be before `seconds`
+def load_on(balancer: Balancer, seconds: int) -> Iterator[list[Load]]:
+    """Send requests that take a twentieth of a second each over eight connections until the block is left, which has to be before `seconds`
     are over; the list then holds what came of it.
     """
     command = ["wrk", "-t", "1", "-c", "8", "-d", f"{seconds}s", "--timeout", "5s"]
     process = subprocess.Popen(
-        [*command, f"http://127.0.0.1:{port}/"], stdout=subprocess.PIPE, text=True
+        [*command, f"http://127.0.0.1:{balancer.port}/late?0.05"], stdout=subprocess.PIPE, text=True
     )
     found: list[Load] = []
     try:
+        balancer.wait_for_sessions()
         yield found
         assert process.poll() is None, "the requests ended too early"
         process.send_signal(signal.SIGINT)

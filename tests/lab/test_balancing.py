@@ -42,7 +42,7 @@ def roll(site: Site, lab: Lab, balancer: Balancer, releases: int, seconds: int) 
     declare_behind(site, lab, balancer, *lab.hosts)
     assert str(site.deploy()) == "deployed"
     balancer.wait_for("UP")
-    with load_on(balancer.port, seconds) as loads:
+    with load_on(balancer, seconds) as loads:
         for number in range(releases):
             site.release(f"{number + 2}")
             before = {name: int(row["stot"]) for name, row in balancer.servers().items()}
@@ -67,7 +67,7 @@ def test_restart_loses_requests_unless_the_load_balancer_is_declared(
     balancer.wait_for("UP", "s1", "s2")
     if not balanced:
         declare(site, lab, {host.address: {} for host in lab.hosts[:2]})
-    with load_on(balancer.port, 60) as loads:
+    with load_on(balancer, 60) as loads:
         assert str(uw.restart_service("web", max_parallel=1)) == "started"
     assert (loads[0].failed == 0) == balanced, loads[0].said
 
