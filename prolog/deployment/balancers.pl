@@ -40,7 +40,11 @@ balance(look, balanced(Balancer, Host, Context), _, Result, Notes) :-
     ).
 balance(drain, Balanced, _, Result, Notes) :-
     note_ours(Balanced, Notes),
-    tell(drain, Balanced, Result).
+    tell(drain, Balanced, Result),
+    (   Result == ok
+    ->  true
+    ;   note_theirs(Balanced, _)
+    ).
 balance(await(Seconds), Balanced, _, Result, Notes) :-
     effect(now, Now),
     End is Now + Seconds,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -35,7 +36,9 @@ def declare_behind(site: Site, lab: Lab, balancer: Balancer, *hosts: Host) -> No
     uw.declare_load_balancer("web", socket=str(balancer.socket), backend="web")
 
 
-# ---- no request is lost -------------------------------------------------------------------------------
+def answer(balancer: Balancer) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{balancer.port}/", timeout=5) as said:
+        return str(said.read().decode())
 
 
 def roll(site: Site, lab: Lab, balancer: Balancer, releases: int, seconds: int) -> None:
@@ -45,8 +48,10 @@ def roll(site: Site, lab: Lab, balancer: Balancer, releases: int, seconds: int) 
     with load_on(balancer, seconds) as loads:
         for number in range(releases):
             site.release(f"{number + 2}")
+            assert answer(balancer) == f"{number + 1}"
             before = {name: int(row["stot"]) for name, row in balancer.servers().items()}
             assert str(site.deploy(max_parallel=1)) == "deployed"
+            assert answer(balancer) == f"{number + 2}"
             assert all(int(row["stot"]) > before[name] for name, row in balancer.servers().items())
             assert {row["status"] for row in balancer.servers().values()} == {"UP"}
     assert (loads[0].failed, loads[0].requests > 100) == (0, True), loads[0].said
