@@ -58,6 +58,7 @@ class Balancer:
     def __exit__(self, *_: object) -> None:
         self._process.kill()
         self._process.wait(SECONDS)
+        self.socket.unlink()
 
     def say(self, command: str) -> str:
         """What HAProxy answers to a command."""
@@ -76,11 +77,20 @@ class Balancer:
         """HAProxy's word for the state of a server."""
         return self.servers()[server]["status"]
 
+    def admin(self, server: str) -> str:
+        """What the administrator wants of a server, whatever its checks say: ready, drain or maint."""
+        _, names, *rows = self.say("show servers state web").strip().splitlines()
+        [row] = [row.split() for row in rows if row.split()[3] == server]
+        bits = int(row[names.removeprefix("# ").split().index("srv_admin_state")])
+        return {0: "ready", 1: "maint", 8: "drain"}[bits]
+
     def wait_for(self, status: str, *names: str) -> None:
         """Wait until the servers, all by default, have this status."""
         end = time.monotonic() + SECONDS
         while any(
-            row["status"] != status for name, row in self.servers().items() if name in (names or [name])
+            row["status"] != status
+            for name, row in self.servers().items()
+            if name in (names or [name])
         ):
             assert time.monotonic() < end, self.servers()
             time.sleep(0.02)
@@ -111,8 +121,8 @@ class Load:
 
 @contextmanager
 def load_on(balancer: Balancer, seconds: int) -> Iterator[list[Load]]:
-    """Send requests that take a twentieth of a second each over eight connections until the block is left, which has to be before `seconds`
-    are over; the list then holds what came of it.
+    """Send requests of 0.05 s each over eight connections until the block is left, which has to be
+    before `seconds` are over; the list then holds what came of it.
     """
     command = ["wrk", "-t", "1", "-c", "8", "-d", f"{seconds}s", "--timeout", "5s"]
     process = subprocess.Popen(

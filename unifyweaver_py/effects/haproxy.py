@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Any
 
 from unifyweaver_py._terms import Term
-from unifyweaver_py.effects.base import EffectError, Reason, failed, guarded
+from unifyweaver_py.effects.base import DeadlineError, EffectError, Reason, failed, guarded
 
 SECONDS = 5.0
 READ = 1 << 16
@@ -39,6 +39,8 @@ def balance(address: str, request: Term, stop: threading.Event) -> Term | str:
     talk = _Talk(address, time.monotonic() + SECONDS)
     try:
         return guarded(lambda: _answer(talk, request), stop, talk.deadline, talk.abort)
+    except DeadlineError:
+        return failed(_unavailable(f"no answer within {SECONDS:g} s"))
     except EffectError as error:
         return failed(error.reason)
 
@@ -119,6 +121,8 @@ class _Talk:
                 connection.sendall(f"{command}\n".encode("ascii"))
                 answer = b"".join(iter(lambda: connection.recv(READ), b""))
         except OSError as error:
+            if isinstance(error, TimeoutError):
+                raise DeadlineError from error
             raise EffectError(_unavailable(error.strerror or str(error))) from error
         return answer.decode("utf-8", "replace")
 
