@@ -251,7 +251,7 @@ def test_what_a_killed_operation_took_out_is_brought_back(site: Site, deployed: 
         Dir=folder["Dir"],
     )
     assert effects.balance(RUN, str(deployed.socket), Term("set", ("web", "s1", "drain"))) == "done"
-    assert str(site.deploy(force=True)) == "deployed"
+    assert str(site.deploy()) == "deployed"
     assert deployed.status("s1") == "UP"
 
 

@@ -107,13 +107,14 @@ reused(step(stage, _, _, _), base_unusable).
 reused(step(verify, _, _, _), verification_failed(_)).
 
 %   This release is active, was confirmed when it was deployed (a controller may have died before that), and its
-%   process runs.
+%   process runs and gets requests, unless somebody else keeps them from it.
 
 nothing_to_do(Facts) :-
     Facts = facts(_, _, Call, _, release(Id, _, _)),
     observed(current(Id), Facts),
     observed(running(Id), Facts),
     \+ observed(unfinished(_), Facts),
+    \+ observed(balanced(_, ours), Facts),
     findall(Confirmed, observed(history(Confirmed), Facts), History),
     last(History, Id),
     \+ lookup(force, [Call], true).
