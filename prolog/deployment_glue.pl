@@ -25,6 +25,10 @@ comes from.  What acts on the world needs the Python package unifyweaver_py; eve
             [ declare_rollout/2,            % +Service, +Options
               rollout_config/2              % ?Service, ?Options
             ]).
+:- reexport(deployment/balancing,
+            [ declare_load_balancer/2,      % +Service, +Balancer
+              load_balancer_config/2        % ?Service, ?Balancer
+            ]).
 :- reexport(deployment/security,
             [ validate_security/2,          % +Service, -Errors
               requires_encryption/1,        % +Service

@@ -46,6 +46,8 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
     "declare_service_hosts/2": DECLARING,
     "service_hosts/2": DECLARING,
     "service_host/3": DECLARING,
+    "declare_load_balancer/2": ("tests/prolog/balancing.plt",),
+    "load_balancer_config/2": ("tests/prolog/balancing.plt",),
     "validate_security/2": SECURITY,
     "requires_encryption/1": SECURITY,
     "is_local_service/1": SECURITY,

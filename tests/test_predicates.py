@@ -27,6 +27,8 @@ GOALS = [
     "lifecycle_hooks(asked, _)",
     "declare_service_hosts(asked, [host_config(localhost, []), host_config('127.0.0.1', [])])",
     "service_hosts(asked, _)",
+    "declare_load_balancer(asked, haproxy([socket('/run/haproxy.sock'), backend(web)]))",
+    "load_balancer_config(asked, _)",
     "service_host(asked, localhost, _)",
     "service_host(asked, '127.0.0.1', _)",
     "undeclare_service(asked)",
@@ -140,6 +142,7 @@ def test_nothing_is_left_of_a_service_that_is_undeclared(tmp_path: Path, own_led
         uw.declare_deploy_method("asked", "ssh", user="me")
         uw.declare_service_sources("asked", ["**"])
         uw.declare_service_hosts("asked", {"b.example": {"port": 2}, "c.example": {}})
+        uw.declare_load_balancer("asked", socket="/run/haproxy.sock", backend="web")
         uw.declare_lifecycle_hook("asked", "pre_deploy", "save_state")
         uw.declare_lifecycle_hook("asked", "post_deploy", uw.run_once(uw.custom("x")))
 

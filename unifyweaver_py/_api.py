@@ -266,6 +266,28 @@ def rollout_config(service: str | None = None) -> Any:
     return _facts("rollout_config(Service, Value)", service, _dict)
 
 
+def declare_load_balancer(service: str, balancer: str = "haproxy", **options: OptionValue) -> None:
+    """Declare the load balancer in front of a service's hosts; replaces.
+
+    ``declare_load_balancer("web", socket="/run/haproxy/admin.sock", backend="web")``
+    """
+    term = Term(balancer, (_options(options),))
+    _declare("declare_load_balancer(Service, Balancer)", Service=service, Balancer=term)
+
+
+@overload
+def load_balancer_config(service: str) -> tuple[str, Options] | None: ...
+@overload
+def load_balancer_config() -> Iterator[tuple[str, tuple[str, Options]]]: ...
+def load_balancer_config(service: str | None = None) -> Any:
+    """Return a service's ``(balancer, options)``, or iterate over ``(service, (balancer, options))``."""
+    return _facts(
+        "load_balancer_config(Service, Value)",
+        service,
+        lambda value: (cast("Term", value).name, _dict(cast("Term", value).args[0])),
+    )
+
+
 @overload
 def service_config(name: str) -> Options | None: ...
 @overload

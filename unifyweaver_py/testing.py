@@ -57,8 +57,8 @@ def answer(status: int, body: str = "", headers: Sequence[tuple[str, str]] = ())
 class RecordingEffects:
     """A fake of the effects.
 
-    Each keyword is the name of an effect (shell, probe, scan, seal, secrets, sleep, emit, ledger,
-    reconnect), its value either the answers in order or a function called with the run and the
+    Each keyword is the name of an effect (shell, probe, balance, scan, seal, secrets, sleep, emit,
+    ledger, reconnect), its value either the answers in order or a function called with the run and the
     effect's arguments. `sleep`, `emit` and `reconnect` answer `done` by default, `seal` keeps no value,
     and `ledger` remembers nothing; asking for anything
     else raises `UnexpectedCallError`. Raises `TypeError` for a name that is no effect.
@@ -99,6 +99,10 @@ class RecordingEffects:
     def probe(self, run: Term, target: Term, request: Term) -> Any:
         """Answer from the script."""
         return self._answer("probe", run, target, request)
+
+    def balance(self, run: Term, address: str, request: Term) -> Any:
+        """Answer from the script."""
+        return self._answer("balance", run, address, request)
 
     def scan(self, run: Term, folder: str, patterns: Sequence[Any], needs: Sequence[str]) -> Any:
         """Answer from the script."""

@@ -17,7 +17,7 @@
 :- use_module(recovering, [recovered_first/3]).
 :- use_module(releases, [release/5, hash_of_id/2]).
 :- use_module(run, [run/3]).
-:- use_module(observation, [observing/3]).
+:- use_module(observation, [observing_balanced/3]).
 
 %!  deploy(+Flavour, +Context, +Call, -Result) is det.
 %
@@ -68,7 +68,7 @@ survey_failure(_, Reason, error(deployment_failed(Reason))).
 
 surveyed(Service, Host, Call, Outcomes, facts(Service, Host, Call, Observed, Release)) :-
     findall(Note, ( member(done(step(Id, _, _, _), _, Notes, _), Outcomes),
-                    memberchk(Id, [observe, secrets, scan]),
+                    memberchk(Id, [observe, balancer, secrets, scan]),
                     member(Note, Notes) ),
             Seen),
     settled(Seen, Observed),
@@ -103,13 +103,14 @@ reused(step(stage, _, _, _), base_unusable).
 reused(step(verify, _, _, _), verification_failed(_)).
 
 %   This release is active, was confirmed when it was deployed (a controller may have died before that), and its
-%   process runs.
+%   process runs and gets requests, unless somebody else keeps them from it.
 
 nothing_to_do(Facts) :-
     Facts = facts(_, _, Call, _, release(Id, _, _)),
     observed(current(Id), Facts),
     observed(running(Id), Facts),
     \+ observed(unfinished(_), Facts),
+    \+ observed(balanced(_, ours), Facts),
     findall(Confirmed, observed(history(Confirmed), Facts), History),
     last(History, Id),
     \+ lookup(force, [Call], true).
@@ -170,7 +171,7 @@ touched(Outcomes, _) :-
     !.
 touched(Outcomes, failed(_)) :-
     member(done(step(Id, _, _, _), _, _, _), Outcomes),
-    memberchk(Id, [stop, start]),
+    memberchk(Id, [balancer_await, stop, start]),
     !.
 
 %   Hooks on the way back, and what they leave behind, do not decide whether it is done.
@@ -179,7 +180,7 @@ restored(Undone, failed(Reason)) :-
     member(done(step(_, _, try(Action), _), Result, _, _), Undone),
     Result \== ok,
     functor(Action, Name, _),
-    memberchk(Name, [stop, link, start, probe, confirm, commit]),
+    memberchk(Name, [stop, link, start, probe, confirm, commit, balance]),
     !,
     arg(1, Result, Reason).
 restored(_, ok).
@@ -200,7 +201,7 @@ rollback_outcome(ok, _, error(no_rollback_available)).
 %!  rollback(+Context, +Call, -Result) is det.
 
 rollback(Context, Call, Result) :-
-    observing(Context, Call, Seen),
+    observing_balanced(Context, Call, Seen),
     rollback(Seen, Context, Call, Result).
 
 rollback(failed(Reason), _, _, error(rollback_failed(Reason))) :- !.
@@ -256,7 +257,7 @@ withdraw(kept, Context, Call, Result) :-
     rollback(Context, Call, Result0),
     ( Result0 = rolled_back(_) -> Result = rolled_back_with_fleet ; Result = Result0 ).
 withdraw(new, Context, Call, Result) :-
-    observing(Context, Call, Seen),
+    observing_balanced(Context, Call, Seen),
     (   Seen = failed(Reason)
     ->  Result = error(rollback_failed(Reason))
     ;   unless_locked(Seen, Context, Call, vacate(Seen, Context), withdraw(new, Context), Result)

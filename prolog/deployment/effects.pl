@@ -33,6 +33,8 @@ effect_row(remote(_Context, _Steps),
            "perform do(Id, Mode, Action) steps on a target in one exec; Outcomes as step_outcomes/4").
 effect_row(probe(_Target, _Request),
            "ask request(Method, Url, Options); answer(Status, Headers, Body) or failed(Reason)").
+effect_row(balance(_Socket, _Request),
+           "ask or tell HAProxy: look(Backend) and poll(Backend) answer servers(Servers), set(Backend, Server, State) done").
 effect_row(scan(_Dir, _Patterns, _Needs),
            "find and hash the files to ship; sources(Hash, Files, Bytes) or failed(Reason)").
 effect_row(seal(_Value),
@@ -181,6 +183,8 @@ dry(remote(Context, Steps), Run, Outcomes) :-
     ),
     maplist(dry_outcome(Seen), Steps, Outcomes).
 dry(probe(_, _), _, assumed) :- !.
+dry(balance(_, poll(_)), _, assumed) :- !.
+dry(balance(_, set(_, _, _)), _, done) :- !.
 dry(ledger(put(_, _, _, _, _)), _, done) :- !.
 dry(sleep(_), _, done) :- !.
 dry(reconnect(_), _, done) :- !.

@@ -24,6 +24,7 @@ Somebody may take the lock by hand, with a reason: it then holds until it is giv
 :- autoload(library(lists), [append/3, member/2]).
 :- autoload(library(uri), [uri_encoded/3]).
 :- autoload(library(uuid), [uuid/1]).
+:- use_module(balancing, [balancer_seconds/3]).
 :- use_module(controllers, [controller/2, by_hand/2, controller_state/4]).
 :- use_module(declarations, [resolve/5]).
 :- use_module(effects, [effect/2]).
@@ -239,7 +240,8 @@ lease_seconds(Service, Host, Call, Seconds) :-
     resolve(Service, Host, Call, healthy_deadline, Deadline),
     ( lookup(min_healthy_time, [Call], Lasting) -> true ; Lasting = 0 ),
     ( lookup(confirm_within, [Call], Confirm) -> true ; Confirm = 0 ),
-    Seconds is ceiling(min(Lease + Deadline + Lasting + Confirm, 1.0e9)).
+    balancer_seconds(Service, Call, Balancer),
+    Seconds is ceiling(min(Lease + Deadline + Lasting + Confirm + Balancer, 1.0e9)).
 
 active(Facts, Current, Backup) :-
     observed(found(Current, Backup), Facts),

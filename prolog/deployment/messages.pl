@@ -88,6 +88,8 @@ text(existence_error(service_sources, Service)) -->
     [ 'The service ~q has no sources; declare them with declare_service_sources/2'-[Service] ].
 text(existence_error(service_host, Host)) -->
     [ 'There is no host ~q to act on'-[Host] ].
+text(existence_error(load_balancer_option, Name)) -->
+    [ 'A load balancer needs the option ~q'-[Name] ].
 text(existence_error(deployment_effect, Effect)) -->
     [ 'The effect ~q acts outside Prolog: it needs the Python package unifyweaver_py'-[Effect] ].
 text(domain_error(unique_option, Option)) -->
@@ -190,6 +192,9 @@ description(environment, 'a list of NAME-Value, each name once, of letters, digi
 description(header, 'header(Name, Value), in Latin-1, without line ends').
 description(release_id, 'the hash of a release').
 description(backend, 'live, dry, or model(Script)').
+description(runtime_socket, 'an absolute path, or HOST:PORT').
+description(haproxy_name, 'letters, digits and ._:-').
+description(load_balancer, 'haproxy([socket(Socket), backend(Name)])').
 description(script_pattern, 'a pattern without [!…] of characters beyond ASCII, which a script cannot follow').
 description(script_secret, 'a secret of env(NAME) or command(C): a script cannot hold a value').
 description(ssh_path, 'a path without ${, in place of which ssh puts a variable').

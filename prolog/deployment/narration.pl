@@ -63,6 +63,11 @@ simple(confirm(Id), 'see that the process of release ~w owns the port', [Id]).
 simple(commit(Id), 'enter release ~w in the history', [Id]).
 simple(mark_bad(Id), 'mark release ~w as bad', [Id]).
 simple(prune(Keep), 'remove all releases but the newest ~w, the active one and the rollback point', [Keep]).
+simple(balance(_, Host, look), 'find ~w in the load balancer', [Host]).
+simple(balance(_, Server, drain), 'have the load balancer give no more requests to ~w', [Server]).
+simple(balance(_, Server, await(Seconds)), 'wait until the load balancer has no session on ~w, ~w s at most', [Server, Seconds]).
+simple(balance(_, Server, ready(Seconds)), 'have the load balancer give requests to ~w again, and wait until it does, ~w s at most',
+       [Server, Seconds]).
 simple(record(_), 'note in the ledger what was seen', []).
 simple(discard(Id), 'remove release ~w', [Id]).
 simple(lock(_, _, _), 'take the lock', []).
@@ -157,6 +162,14 @@ plain(not_listening(Port), 'the process does not listen on port ~w', [Port]).
 plain(port_in_use(Port), 'another process listens on port ~w', [Port]).
 plain(already_running(Release), 'release ~w runs there', [Release]).
 plain(not_deployed, 'nothing is deployed there', []).
+plain(balancer(unavailable(Why)), 'the load balancer cannot be asked: ~w', [Why]).
+plain(balancer(refused(Why)), 'the load balancer refused: ~w', [Why]).
+plain(balancer(no_backend(Name)), 'the load balancer has no backend ~w', [Name]).
+plain(balancer(no_server(Host)), 'no server of the load balancer is that of ~w', [Host]).
+plain(balancer(several_servers(Host, Names)), 'several servers of the load balancer may be that of ~w: ~w', [Host, List]) :-
+    atomic_list_concat(Names, ', ', List).
+plain(balancer(not_up(Server, Status)), 'the load balancer says of ~w: ~w', [Server, Status]).
+plain(balancer(kept_out(Server)), 'the load balancer gives no requests to ~w, where nothing healthy runs', [Server]).
 plain(no_systemd, 'no systemd runs there', []).
 plain(remote_requires_encryption(Host), '~w is remote, and the transport is http', [Host]).
 plain(remote_missing_transport(Host), '~w is remote, and no transport is declared', [Host]).
@@ -236,6 +249,12 @@ counsel(exited(_), Text) :- log(Text).
 counsel(not_listening(_), Text) :- log(Text).
 counsel(unhealthy(_), Text) :- log(Text).
 counsel(hook_failed(_, _), 'correct the hook, or what it needs on the host').
+counsel(balancer(no_server(_)), Text) :- server_name(Text).
+counsel(balancer(several_servers(_, _)), Text) :- server_name(Text).
+counsel(balancer(no_backend(_)), 'correct backend in declare_load_balancer/2').
+counsel(balancer(refused(_)), 'give the runtime socket the level admin').
+counsel(balancer(unavailable(_)), 'see that HAProxy runs, and that socket in declare_load_balancer/2 is its runtime socket').
+counsel(balancer(not_up(_, _)), 'look at HAProxy\'s own check of that server').
 counsel(unreachable(_), Text) :- reach(Text).
 counsel(connection_refused, Text) :- reach(Text).
 counsel(timeout, Text) :- reach(Text).
@@ -251,6 +270,7 @@ lacking(_, Lines, 'let the user write there, or declare another user or remote_d
 lacking(127, _, 'install on the host what was not found').
 
 by_hand('look at the host now; then deploy or roll back again, which begins with what is found there').
+server_name('name its server with balancer_server(Name), of the host').
 sources('correct declare_service_sources/2').
 log('read the service\'s log on the host: log/service.log in its folder').
 reach('see that ssh gets there from here with the same user and ssh_port, and run it again').

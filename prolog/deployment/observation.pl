@@ -1,6 +1,7 @@
 :- module(deployment_observation,
           [ context/5,                  % +Service, +Host, +Call, +Run, -Context
-            observing/3                 % +Context, +Call, -Seen
+            observing/3,                % +Context, +Call, -Seen
+            observing_balanced/3        % +Context, +Call, -Seen
           ]).
 
 /** <module> What an operation knows of a host before it acts
@@ -9,8 +10,9 @@ Context is `context(Service, Host, Target, Dir, Port, Token)`; Target is `target
 declared connection options; Dir holds all services on the host; Token marks this operation's scripts.
 */
 
-:- autoload(library(lists), [member/2]).
+:- autoload(library(lists), [append/3, member/2]).
 :- autoload(library(uuid), [uuid/1]).
+:- use_module(balancing, [balancer_survey/3]).
 :- use_module(declarations, [resolve/5, declared/5, deploy_method_config/3]).
 :- use_module(plan, [observe_plan/2]).
 :- use_module(run, [run/3]).
@@ -33,12 +35,27 @@ context(Service, Host, Call, Run, context(Service, Host, target(Method, Host, Op
 %   Seen is `facts(Service, Host, Call, Observed, none)` or `failed(Reason)`.
 
 observing(Context, Call, Seen) :-
-    Context = context(Service, Host, _, _, _, _),
+    Context = context(_, Host, _, _, _, _),
     observe_plan(Host, Plan),
+    observing(Plan, Context, Call, Seen).
+
+%!  observing_balanced(+Context, +Call, -Seen) is det.
+%
+%   As observing/3, and of the service's load balancer too.
+
+observing_balanced(Context, Call, Seen) :-
+    Context = context(Service, Host, _, _, _, _),
+    observe_plan(Host, Observe),
+    balancer_survey(Service, Host, Survey),
+    append(Observe, Survey, Plan),
+    observing(Plan, Context, Call, Seen).
+
+observing(Plan, Context, Call, Seen) :-
+    Context = context(Service, Host, _, _, _, _),
     run(Plan, Context, report(Verdict, Outcomes, _)),
     (   Verdict = failed(_, Reason)
     ->  Seen = failed(Reason)
-    ;   Outcomes = [done(_, _, Observed, _)],
+    ;   findall(Fact, ( member(done(_, _, Notes, _), Outcomes), member(Fact, Notes) ), Observed),
         Seen = facts(Service, Host, Call, Observed, none)
     ).
 

@@ -14,7 +14,7 @@ An operation is a term named like its predicate, without the result and with its
 
 :- autoload(library(apply), [maplist/3]).
 :- autoload(library(error), [must_be/2, domain_error/2]).
-:- autoload(library(lists), [append/3, member/2, memberchk/2, nth1/3]).
+:- autoload(library(lists), [append/3, member/2, memberchk/2]).
 :- autoload(library(uuid), [uuid/1]).
 :- use_module(declarations, [require_service/1, service_targets/2, service_host/3, deploy_method_config/3, lifecycle_event/1, resolve/5]).
 :- use_module(deploying, [deploy/4, rollback/3, withdraw/4, planning/3]).
@@ -23,7 +23,7 @@ An operation is a term named like its predicate, without the result and with its
 :- use_module(gate, [with_gate/3]).
 :- use_module(ledger, [deployed_hash/3, release_hash/2]).
 :- use_module(locks, [freezing/3, thawing/3, lock_state/3]).
-:- use_module(model, [modelled_left/2, gather_model/2]).
+:- use_module(model, [modelled_left/1, gather_model/2, goes_on/3]).
 :- use_module(nearest, [nearest/3]).
 :- use_module(options, [check_options/3, lookup/3, default_option/3]).
 :- use_module(recovering, [recovering/3]).
@@ -368,7 +368,7 @@ perform_on(Hosts, Run, Operation, Service, Options, Results, Events) :-
     answer_events(Answers, Others),
     append(Own, Others, All),
     in_time_order(All, Events),
-    keep_modelled(Backend, Hosts, Answers).
+    keep_modelled(Backend, Answers).
 
 behind_gate(Operation, Hosts, Token, Run, Service, Options, Answers) :-
     operation(Operation, _, _, _, Needs),
@@ -420,16 +420,17 @@ back_with_fleet(on_host(_, Token, Run, Service, Options), Answer0, Host, Answer)
     ;   Answer = answer(Result0, [], Left)
     ).
 
-left_options(left(Facts, Time), Options, [backend(model([host(_, Facts), at(Time)|Script]))|Options]) :-
-    lookup(backend, [Options], model(Script)),
-    !.
+left_options(Left, Options, [backend(model(Script))|Options]) :-
+    lookup(backend, [Options], model(Script0)),
+    !,
+    goes_on(Script0, Left, Script).
 left_options(_, Options, Options).
 
 on_host(Operation, Token, Run, Service, Options, Host, answer(Result, Events, Left)) :-
     backend(Operation, Options, Backend),
     with_backend(Backend, Run, collect_events(act_on(Host, Service, Operation, Token, Options, Result), Events)),
     (   Backend = model(_)
-    ->  modelled_left(Host, Left)
+    ->  modelled_left(Left)
     ;   Left = none
     ).
 
@@ -449,8 +450,8 @@ act_on(Host, Service, Operation, Token, Options, Result) :-
 
 %   What was modelled on other threads can be asked in this one, as modelled_host/2 does.
 
-keep_modelled(model(Script), Hosts, Answers) :-
+keep_modelled(model(Script), Answers) :-
     !,
-    findall(Host-Left, ( nth1(N, Hosts, Host), nth1(N, Answers, answer(_, _, Left)), Left \== none ), Lefts),
+    findall(Left, member(answer(_, _, Left), Answers), Lefts),
     gather_model(Script, Lefts).
-keep_modelled(_, _, _).
+keep_modelled(_, _).

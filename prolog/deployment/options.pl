@@ -61,6 +61,7 @@ distinct_scope(health_check).
 distinct_scope(wait).
 distinct_scope(script).
 distinct_scope(health_script).
+distinct_scope(load_balancer).
 
 %!  scope_group(?Scope, ?Group) is nondet.
 %
@@ -98,6 +99,7 @@ scope_group(script, method).
 scope_group(health_script, service).
 scope_group(health_script, method).
 scope_group(health_script, health_script).
+scope_group(load_balancer, load_balancer).
 
 %!  left_out(+Scope, +Group, +Name) is semidet.
 %
@@ -153,6 +155,8 @@ row(service, healthy_deadline, positive_seconds, default(30),
     "Seconds within which a new release must become healthy").
 row(service, address, host, none,
     "Address the service listens on, when that is not its host's name").
+row(service, balancer_server, haproxy_name, none,
+    "Server of the load balancer's backend that stands for the host, when its name or address does not tell").
 
 row(method, host, host, none,
     "Host that is deployed to, unless declare_service_hosts/2 names others").
@@ -260,6 +264,11 @@ row(deadline, timeout, seconds, default(60),
     "Seconds within which the service must become healthy").
 row(deadline, interval, seconds, default(2),
     "Seconds between two probes").
+
+row(load_balancer, socket, runtime_socket, none,
+    "HAProxy's runtime socket, of the level admin: a path, or HOST:PORT, without TLS").
+row(load_balancer, backend, haproxy_name, none,
+    "The backend whose servers are the service's hosts").
 
 row(health_script, timeout, positive_seconds, default(5),
     "Seconds one probe may take").

@@ -11,11 +11,12 @@ any other.
 */
 
 :- autoload(library(lists), [last/2, memberchk/2]).
+:- use_module(balancing, [brought_back//1]).
 :- use_module(declarations, [resolve/5]).
 :- use_module(intents, [pending/2]).
 :- use_module(gate, [leased_run/4]).
 :- use_module(locks, [unless_locked/6, lock_refusal/2]).
-:- use_module(observation, [observing/3]).
+:- use_module(observation, [observing_balanced/3]).
 :- use_module(plan, [observed/2, release_probe/3]).
 :- use_module(releases, [hash_of_id/2]).
 :- use_module(run, [note_event/4]).
@@ -26,7 +27,7 @@ any other.
 %   error(locked(Owner, Since, Purpose)) where an operation is at work, or error(recovery_failed(Reason)).
 
 recovering(Context, Call, Result) :-
-    observing(Context, Call, Seen),
+    observing_balanced(Context, Call, Seen),
     (   Seen = failed(Reason)
     ->  Result = error(recovery_failed(Reason))
     ;   unless_locked(Seen, Context, Call, recover(Seen, Context), recovering(Context), Result)
@@ -103,7 +104,8 @@ recovery(finish, intent(Was, _, _, Goal, running), Facts) -->
         pruned(Facts),
         recorded(Goal, Was, Facts)
     ),
-    step(settle, Facts, settle).
+    step(settle, Facts, settle),
+    brought_back(Facts).
 recovery(undo, intent(Was, Backup, Ran, _, _), Facts) -->
     stopped(Ran, Facts),
     linked(current, Was, Facts),
@@ -111,7 +113,8 @@ recovery(undo, intent(Was, Backup, Ran, _, _), Facts) -->
     started(Ran, Facts),
     committed(Was, Facts),
     recorded(Was, none, Facts),
-    step(settle, Facts, settle).
+    step(settle, Facts, settle),
+    ( { Ran == none } -> [] ; brought_back(Facts) ).
 
 stopped(Ran, Facts) -->
     { observed(running(Running), Facts), Running \== Ran, ! },

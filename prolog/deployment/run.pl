@@ -16,6 +16,7 @@ far as it can.
 
 :- autoload(library(apply), [maplist/3, exclude/3]).
 :- autoload(library(lists), [append/3, member/2, memberchk/2, reverse/2]).
+:- use_module(balancers, [balance/5]).
 :- use_module(effects, [effect/2, in_phase/2]).
 :- use_module(health, [first_tally/2, judge/3, verdict/5]).
 :- use_module(scripts, [remote_action/1]).
@@ -241,6 +242,8 @@ controller(request(Method, Url, Options), context(_, _, Target, _, _, _), _, Res
     ;   Answer = failed(Reason),
         Result = failed(Reason)
     ).
+controller(balance(Balancer, Server, Change), Context, Done, Result, Notes) :-
+    balance(Change, balanced(Balancer, Server, Context), Done, Result, Notes).
 controller(record(Pairs), context(Service, Host, _, Dir, _, _), _, Result, []) :-
     (   member(Key-Value, Pairs),
         effect(ledger(put(Service, Host, Dir, Key, Value)), Outcome),

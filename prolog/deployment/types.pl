@@ -32,6 +32,8 @@ holds a NUL character.
   - `backend`: live, dry or model(Script)
   - `count`: an integer, 0 or more
   - `amount`: a positive integer, or `'N%'` with N from 1 to 100; `batch_sizes`: a list of them, not empty
+  - `runtime_socket`: an absolute path, `HOST:PORT`, or either as HAProxy writes it: `unix@PATH`, `ipv4@HOST:PORT`
+  - `haproxy_name`: of a backend or server, of letters, digits and `._:-`
 */
 
 %!  check_value(+Type, +Option0, +Culprit, -Option) is det.
@@ -218,6 +220,29 @@ value(header, header(Name0, Value0), header(Name, Value)) :-
     \+ beyond_latin_1(Value).
 value(backend, Value0, Value) :-
     backend(Value0, Value).
+value(runtime_socket, Value0, Value) :-
+    text_atom(Value0, Value),
+    runtime_socket(Value).
+value(haproxy_name, Value0, Value) :-
+    restricted_atom(Value0, `._:-`, [], Value).
+
+%!  runtime_socket(+Text) is semidet.
+
+runtime_socket(Text) :-
+    member(Prefix, ['unix@', '']),
+    atom_concat(Prefix, Path, Text),
+    sub_atom(Path, 0, _, _, /),
+    !.
+runtime_socket(Text) :-
+    member(Prefix, ['ipv4@', 'ipv6@', '']),
+    atom_concat(Prefix, Place, Text),
+    sub_atom(Place, Before, 1, After, :),
+    Before > 0,
+    sub_atom(Place, _, After, 0, Digits),
+    \+ sub_atom(Digits, _, _, _, :),
+    atom_number(Digits, Port),
+    value(port, Port, _),
+    !.
 
 %!  backend(+Value0, -Value) is semidet.
 

@@ -50,6 +50,7 @@ __all__ = [
 PREDICATES = {
     "shell": 6,
     "probe": 4,
+    "balance": 4,
     "scan": 5,
     "seal": 3,
     "secrets": 3,
@@ -143,6 +144,13 @@ class LiveEffects:
                 except EffectError as error:
                     return failed(error.reason)
             return http.probe(method, url, options, dial, session.stop)
+
+    def balance(self, run: Term, address: str, request: Term) -> Term | str:
+        """Ask or tell HAProxy."""
+        from unifyweaver_py.effects import haproxy
+
+        with Session(run) as session:
+            return haproxy.balance(address, request, session.stop)
 
     def scan(self, run: Term, folder: str, patterns: Sequence[Any], needs: Sequence[str]) -> Term:
         """Hash the sources."""

@@ -46,6 +46,11 @@ class Effects(Protocol):
     def reconnect(self, run: Term, target: Term) -> str | Term:
         """Leave the connection to a target, and make another: `done` or `failed(Reason)`."""
 
+    def balance(self, run: Term, address: str, request: Term) -> Term | str:
+        """One request to HAProxy's runtime socket: `look(Backend)` or `poll(Backend)`, answered with
+        `servers(Servers)`, or `set(Backend, Server, State)`, answered with `done`; or `failed(Reason)`.
+        """
+
     def scan(self, run: Term, folder: str, patterns: Sequence[Any], needs: Sequence[str]) -> Term:
         """Hash the sources: `sources(Hash, FileCount, Bytes)` or `failed(Reason)`."""
 
