@@ -35,7 +35,7 @@ effect_row(probe(_Target, _Request),
 effect_row(scan(_Dir, _Patterns, _Needs),
            "find and hash the files to ship; sources(Hash, Files, Bytes) or failed(Reason)").
 effect_row(ledger(_Request),
-           "what was last observed: put/5, get/2, all/1, forget/2; put/5 may fail with ledger_failed(File, Why)").
+           "what was last observed: put/5, get/2, all/1, forget/2; the journal: begin/6, intent/6, events/3, end/4, runs/1, entries/1; put/5 and what writes the journal may fail with ledger_failed(File, Why)").
 effect_row(sleep(_Seconds), "done or cancelled").
 effect_row(emit(_Event), "tell who listens what happens; done").
 effect_row(now, "seconds since the epoch").
@@ -163,7 +163,10 @@ dry(remote(Context, Steps), Run, Outcomes) :-
     ),
     maplist(dry_outcome(Seen), Steps, Outcomes).
 dry(probe(_, _), _, assumed) :- !.
-dry(ledger(put(_, _, _, _, _)), _, done) :- !.
+dry(ledger(Request), _, done) :-
+    functor(Request, Name, _),
+    memberchk(Name, [put, intent, events]),
+    !.
 dry(sleep(_), _, done) :- !.
 dry(Effect, Run, Outcome) :-
     live(Effect, Run, Outcome).
@@ -174,7 +177,7 @@ dry_outcome(Seen, do(Id, _, _), Outcome) :-
     !.
 dry_outcome(_, do(Id, _, _), outcome(Id, ok, [planned], none, none)).
 
-%   Without the Python package, the ledger lives as long as the Prolog process.
+%   Without the Python package, the ledger lives as long as the Prolog process, and has no journal.
 
 :- dynamic remembered/5.    % Service, Host, Dir, Key, Value
 
@@ -188,3 +191,9 @@ memory_ledger(all(Key), rows(Rows)) :-
     findall(row(Service, Host, Dir, Value), remembered(Service, Host, Dir, Key, Value), Rows).
 memory_ledger(forget(Service, Key), done) :-
     retractall(remembered(Service, _, _, Key, _)).
+memory_ledger(begin(_, _, _, _, _, _), done).
+memory_ledger(intent(_, _, _, _, _, _), done).
+memory_ledger(events(_, _, _), done).
+memory_ledger(end(_, _, _, _), done).
+memory_ledger(runs(_), _) :- throw(error(existence_error(deployment_effect, ledger), _)).
+memory_ledger(entries(_), _) :- throw(error(existence_error(deployment_effect, ledger), _)).

@@ -74,6 +74,8 @@ simple(log_tail, 'read the end of the log', []).
 result_text(Result, Text) :-
     said(result(Result), Text).
 
+result(recorded(none)) --> !, [ 'nothing is active'-[] ].
+result(recorded(Hash)) --> !, [ 'release ~w is active'-[Hash] ].
 result(rolled_back(Hash)) --> !, [ 'went back to release ~w'-[Hash] ].
 result(deployed(changed(_, New))) --> !, [ 'deployed release ~w'-[New] ].
 result(deployed(no_changes)) --> !, [ 'deployed again, without changes'-[] ].

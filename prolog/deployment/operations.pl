@@ -20,9 +20,11 @@ An operation is a term named like its predicate, without the result and with its
 :- use_module(declarations, [require_service/1, service_targets/2, service_host/3, deploy_method_config/3, lifecycle_event/1, resolve/5]).
 :- use_module(deploying, [deploy/4, rollback/3, planning/3]).
 :- use_module(effects, [with_backend/3]).
+:- use_module(journal, [in_run/5]).
 :- use_module(locks, [freezing/3, thawing/3, lock_state/3]).
 :- use_module(nearest, [nearest/3]).
 :- use_module(options, [check_options/3, lookup/3, default_option/3]).
+:- use_module(rebuilding, [rebuilding/3]).
 :- use_module(run, [collect_events/2, note_event/4]).
 :- use_module(running, [stopping/4, starting/3, draining/4, hooking/3, checking/4, status/4]).
 :- use_module(security, [validate_security/2, is_local_host/1]).
@@ -45,6 +47,7 @@ operation(restart_service(S, O),       S, O, operation,     [method]).
 operation(lock_service(S, O),          S, O, lock,          [method]).
 operation(unlock_service(S, O),        S, O, operation,     [method]).
 operation(lock_status(S, O),           S, O, operation,     [method]).
+operation(rebuild_ledger(S, O),        S, O, operation,     [method]).
 operation(graceful_stop(S, O),         S, O, graceful_stop, [method]).
 operation(drain_connections(S, O),     S, O, drain,         [method]).
 operation(force_stop_service(S, _, O), S, O, operation,     [method]).
@@ -83,6 +86,8 @@ act(unlock_service(_, _), Context, Options, Result) :-
     thawing(Context, Options, Result).
 act(lock_status(_, _), Context, Options, Result) :-
     lock_state(Context, Options, Result).
+act(rebuild_ledger(_, _), Context, Options, Result) :-
+    rebuilding(Context, Options, Result).
 act(graceful_stop(_, _), Context, Options, Result) :-
     value(graceful_stop, drain_timeout, Options, Drain),
     value(graceful_stop, force_after, Options, Force),
@@ -128,6 +133,7 @@ good_result(drained).
 good_result(locked).
 good_result(unlocked).
 good_result(locked(_, _, _)).
+good_result(recorded(_)).
 good_result(healthy).
 good_result(running).
 good_result(ok).
@@ -206,13 +212,18 @@ perform(Run, Operation, Result, Events) :-
         operation_hosts(Scope, Service, Options, Hosts),
         check_ports(Needs, Service, Hosts),
         (   insecure(Needs, Service, Refusal)
-        ->  maplist(result_of(Refusal), Hosts, Results), Events = []
-        ;   sig_atomic(on_hosts(Hosts, Run, Operation, Service, Options, Results, Events))
-        ),
-        combined(Operation, Results, Result)
+        ->  maplist(result_of(Refusal), Hosts, Results), Events = [],
+            combined(Operation, Results, Result)
+        ;   Told = run(Operation, Service, Hosts),
+            sig_atomic(in_run(Run, Told, operate(Told, Options), Result, Events))
+        )
     ).
 perform(_, Operation, _, _) :-
     domain_error(deployment_operation, Operation).
+
+operate(run(Operation, Service, Hosts), Options, Run, Result, Events) :-
+    on_hosts(Hosts, Run, Operation, Service, Options, Results, Events),
+    combined(Operation, Results, Result).
 
 check_arguments(execute_hooks(_, Event, _)) :-
     !,
@@ -294,6 +305,7 @@ operation_hosts(Scope, Service, Options, Hosts) :-
     ).
 
 combined(deploy_to_all_hosts(_, _), Results, Results) :- !.
+combined(rebuild_ledger(_, _), Results, Results) :- !.
 combined(deployment_plan(_, _), Results, Plan) :-
     !,
     findall(Step, ( member(result(_, Steps), Results), member(Step, Steps) ), Plan).

@@ -16,6 +16,7 @@ far as it can.
 :- autoload(library(apply), [maplist/3, exclude/3]).
 :- autoload(library(lists), [append/3, member/2, memberchk/2, reverse/2]).
 :- use_module(effects, [effect/2, in_phase/2]).
+:- use_module(journal, [journal_entry/4]).
 :- use_module(health, [first_tally/2, judge/3, verdict/5]).
 :- use_module(scripts, [remote_action/1]).
 
@@ -81,10 +82,12 @@ perform(Plan0, Context, Done0, Done, Verdict) :-
     (   Group == []
     ->  Done = Done0, Verdict = completed
     ;   Context = context(_, Host, _, _, _, _),
+        journal(intent(Group), Context),
         begin_events(Group, Host),
         effect(now, Time),
         perform_group(Group, Context, Done0, Outcomes),
         report_events(Outcomes, Host, Time),
+        journal(ended(Group), Context),
         begun(Group, Outcomes, New),
         reverse(New, Newest),
         append(Newest, Done0, Done1),
@@ -297,6 +300,15 @@ note(Event) :-
     ;   true
     ),
     effect(emit(Event), _).
+
+journal(Entry, Context) :-
+    ( nb_current(deployment_events, Noted), is_list(Noted) -> true ; Noted = [] ),
+    journal_entry(Entry, Context, Noted, Outcome),
+    (   Outcome = failed(Reason)
+    ->  arg(2, Context, Host),
+        note_event(Host, journal, failed(Reason), [])
+    ;   true
+    ).
 
 begin_events(Group, Host) :-
     findall(Id, member(step(Id, _, _, _), Group), Ids),

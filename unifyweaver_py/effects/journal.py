@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import sqlite3
 
     Change = Callable[[sqlite3.Connection], object]
+    Question = tuple[str, Sequence[Any], Callable[[tuple[Any, ...]], Value]]
 
 RUNS_KEPT = 1000
 
@@ -112,7 +113,7 @@ def _end(connection: sqlite3.Connection, ended: Sequence[Any], events: list[Any]
         connection.executemany(_INSERT, events)
 
 
-def question(request: Term) -> tuple[str, Sequence[Any], Callable[[tuple[Any, ...]], Term]] | None:
+def question(request: Term) -> Question | None:
     """Return what a request reads: a statement, its values, and a row's term; None for any other.
 
     `runs(Filters)`, newest first: `service(S)`, `operation(O)`, `host(H)`, `since(Time)`, `id(Run)`,
@@ -122,7 +123,7 @@ def question(request: Term) -> tuple[str, Sequence[Any], Callable[[tuple[Any, ..
     """
     match request:
         case Term("runs", (list(filters),)):
-            return _runs({term.name: term.args[0] for term in filters})  # type: ignore[union-attr]
+            return _runs({term.name: term.args[0] for term in filters})
         case Term("entries", (run,)):
             return (
                 "SELECT host, kind, time, term FROM entries WHERE run = ? ORDER BY time, number",
@@ -132,7 +133,7 @@ def question(request: Term) -> tuple[str, Sequence[Any], Callable[[tuple[Any, ..
     return None
 
 
-def _runs(filters: dict[str, Any]) -> tuple[str, Sequence[Any], Callable[..., Term]]:
+def _runs(filters: dict[str, Any]) -> Question:
     limit = filters.pop("limit", -1)
     if strange := set(filters) - set(_FILTERS):
         raise TypeError(f"not a filter of runs: {', '.join(sorted(strange))}")
@@ -157,7 +158,7 @@ def _run(row: tuple[Any, ...]) -> Term:
     return Term("run", (run, service, operation, began, *over, *told))
 
 
-def _entry(row: tuple[Any, ...]) -> Term:
+def _entry(row: tuple[Any, ...]) -> Value:
     host, kind, time, text = row
     told = read(text)
     return Term("intent", (time, host, told)) if kind == "intent" else told
