@@ -44,6 +44,10 @@ GOALS = [
     "store_rollback_hash(web, f00)",
     "rollback_hash(web, _)",
     "rollback_hash(web, localhost, _)",
+    "rebuild_ledger(web, _)",
+    "history(web, [], _)",
+    "run_events(asked, _)",
+    "unfinished_runs(web, _)",
     "deployment_plan(web, [], _)",
     "deploy_service(web, _)",
     "deploy_service(web, _)",
@@ -94,6 +98,7 @@ def web(tmp_path: Path, free_port: int, own_ledger: Path) -> Iterator[Site]:
 
 
 def test_every_predicate_succeeds_once_and_leaves_no_choice_point(web: Site) -> None:
+    assert uw.once("deployment_effects:effect(ledger(begin(asked, web, look, 0, [], [])), done)")
     for goal in GOALS:
         [solution] = uw.query(
             f"call_cleanup(({goal}), Ended = true), (Ended == true -> Once = yes ; Once = no)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from typing import cast
 
@@ -10,7 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from unifyweaver_py._api import once
-from unifyweaver_py._results import Event, Result, short, shortened
+from unifyweaver_py._history import COLUMNS, Intent, Run, row
+from unifyweaver_py._results import Event, Result, short, shortened, text
 from unifyweaver_py._terms import Term, Value
 
 COLOURS = {
@@ -44,6 +46,23 @@ def show_result(console: Console, operation: str, service: str, result: Result) 
     console.print(table)
     for host, outcome in _by_host(result).items():
         _explain(console, operation, host, outcome, result.events)
+
+
+def show_runs(console: Console, runs: Iterable[Run]) -> None:
+    """Print a line a run."""
+    table = _table(*COLUMNS)
+    table.columns[0].no_wrap = True
+    for run in runs:
+        table.add_row(*(escape(shortened(cell)) for cell in row(run)))
+    console.print(table)
+
+
+def show_entries(console: Console, entries: Iterable[Event | Intent]) -> None:
+    """Print a line for each step, with what was noted of it, and for steps whose end is not known."""
+    for entry in entries:
+        _say(console, f"{time.strftime('%H:%M:%S', time.localtime(entry.time))} {entry}")
+        for note in entry.notes if isinstance(entry, Event) else ():
+            _say(console, f"    {text(note)}")
 
 
 def _explain(

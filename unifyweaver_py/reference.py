@@ -29,6 +29,7 @@ TITLES = {
     "probe": "Of `run_health_check` and `wait_for_healthy`",
     "attempts": "Of `run_health_check`",
     "deadline": "Of `wait_for_healthy`",
+    "history": "Of `history`",
     "health_script": "Of `generate_health_check_script`, beside those of service and method",
 }
 
