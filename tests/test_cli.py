@@ -100,7 +100,7 @@ def test_history_events_and_rebuild_ledger(project: Project) -> None:
     assert listed.exit_code == 0
     assert re.search(r"rollback_service +web .* error\(no_rollback_available\)", listed.stdout)
     [identity] = re.findall(
-        r"^(\S+) .* deploy_with_rollback +web .* deployed$", listed.stdout, re.MULTILINE
+        r"^(\S+) .* deploy_with_rollback +web .* deployed *$", listed.stdout, re.MULTILINE
     )
     assert "deploy_with_rollback" not in run("history", project.file, "web", "--limit", 1).stdout
     assert lines_with(run("history", project.file, "--unfinished").stdout, "web") == 0

@@ -276,6 +276,8 @@ def test_ledger_is_rebuilt_from_the_hosts(site: Site, tmp_path: Path) -> None:
     assert known[1] == first
     effects.set_ledger(tmp_path / "new.sqlite3")
     assert uw.deployed_hash("web") is None
+    assert uw.once("rebuild_ledger(web, [result(localhost, recorded(_))])") is not None
+    assert (uw.deployed_hash("web"), uw.rollback_hash("web")) == known
     rebuilt = uw.rebuild_ledger("web")
     assert list(rebuilt) == [Term("result", ("localhost", Term("recorded", (known[0],))))]
     assert (uw.deployed_hash("web"), uw.rollback_hash("web")) == known

@@ -215,11 +215,16 @@ perform(Run, Operation, Result, Events) :-
         ->  maplist(result_of(Refusal), Hosts, Results), Events = [],
             combined(Operation, Results, Result)
         ;   Told = run(Operation, Service, Hosts),
-            sig_atomic(in_run(Run, Told, operate(Told, Options), Result, Events))
+            sig_atomic(in_run(Run, Told, operate(Told, Options), Result, Events)),
+            signals_handled
         )
     ).
 perform(_, Operation, _, _) :-
     domain_error(deployment_operation, Operation).
+
+%   What waited for sig_atomic/1 to end comes with the next call.
+
+signals_handled.
 
 operate(run(Operation, Service, Hosts), Options, Run, Result, Events) :-
     on_hosts(Hosts, Run, Operation, Service, Options, Results, Events),
