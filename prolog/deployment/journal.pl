@@ -1,6 +1,7 @@
 :- module(deployment_journal,
           [ in_run/5,                   % +Run, +Told, :Goal, -Result, -Events
             is_run/1,                   % +Operation
+            journal_anew/0,
             journal_entry/4             % +Entry, +Context, +Noted, -Outcome
           ]).
 
@@ -94,6 +95,13 @@ end_run(Error, Id, Result, Events) :-
         throw(Error)
     ).
 
+%!  journal_anew is det.
+%
+%   Of the events that this thread notes from now on, none is in the journal.
+
+journal_anew :-
+    b_setval(deployment_journal, none).
+
 %!  journal_entry(+Entry, +Context, +Noted, -Outcome) is det.
 %
 %   Entry is `intent(Steps)`, for steps of a plan that are about to begin together, or `ended(Steps)`; Noted are all
@@ -127,14 +135,13 @@ whose(context(_, Host, _, _, _, Token), Id-Host) :-
     ).
 
 unwritten(Noted, Of, Events) :-
-    (   nb_current(deployment_journal, State),
-        arg(1, State, Known),
-        Known == Of
-    ->  State = written(_, Before)
+    \+ nb_current(deployment_journal, broken(Of)),
+    (   nb_current(deployment_journal, written(Of, Before))
+    ->  true
     ;   Before = 0
     ),
     length(Noted, All),
-    New is max(0, All - Before),
+    New is All - Before,
     length(Reversed, New),
     append(Reversed, _, Noted),
     reverse(Reversed, Events).

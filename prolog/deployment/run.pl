@@ -16,7 +16,7 @@ far as it can.
 :- autoload(library(apply), [maplist/3, exclude/3]).
 :- autoload(library(lists), [append/3, member/2, memberchk/2, reverse/2]).
 :- use_module(effects, [effect/2, in_phase/2]).
-:- use_module(journal, [journal_entry/4]).
+:- use_module(journal, [journal_anew/0, journal_entry/4]).
 :- use_module(health, [first_tally/2, judge/3, verdict/5]).
 :- use_module(scripts, [remote_action/1]).
 
@@ -282,6 +282,7 @@ answer_note(Url, Other, probe(Url, Other)).
 
 collect_events(Goal, Events) :-
     b_setval(deployment_events, []),
+    journal_anew,
     once(Goal),
     b_getval(deployment_events, Reversed),
     reverse(Reversed, Events).
