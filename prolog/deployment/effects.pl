@@ -35,7 +35,8 @@ effect_row(probe(_Target, _Request),
 effect_row(scan(_Dir, _Patterns, _Needs),
            "find and hash the files to ship; sources(Hash, Files, Bytes) or failed(Reason)").
 effect_row(ledger(_Request),
-           "what was last observed: put/5, get/2, all/1, forget/2; the journal: begin/6, intent/6, events/3, end/4, runs/1, entries/1; put/5 and what writes the journal may fail with ledger_failed(File, Why)").
+           "what was last observed: put/5, get/2, all/1, forget/2; the journal: begin/6, intent/6, events/3, end/4, \c
+            runs/1, entries/1; what is written meanwhile may fail with ledger_failed(File, Why)").
 effect_row(sleep(_Seconds), "done or cancelled").
 effect_row(emit(_Event), "tell who listens what happens; done").
 effect_row(now, "seconds since the epoch").
