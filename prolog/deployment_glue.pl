@@ -75,7 +75,13 @@ comes from.  What acts on the world needs the Python package unifyweaver_py; eve
               run_health_check/3,           % +Service, +Options, -Result
               wait_for_healthy/3,           % +Service, +Options, -Result
               service_status/2,             % +Service, -Status
-              service_status/3              % +Service, ?Host, -Status
+              service_status/3,             % +Service, ?Host, -Status
+              rebuild_ledger/2              % +Service, -Results
+            ]).
+:- reexport(deployment/history,
+            [ history/3,                    % ?Service, ?Options, -Runs
+              run_events/2,                 % +RunId, -Events
+              unfinished_runs/2             % ?Service, -Runs
             ]).
 
 :- reexport(deployment/generate,

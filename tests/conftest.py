@@ -36,11 +36,11 @@ def free_port() -> int:
 
 
 @pytest.fixture
-def own_ledger(tmp_path: Path) -> Iterator[Path]:
+def own_ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A ledger of the test's own."""
     from unifyweaver_py import effects
 
-    path = tmp_path / "ledger.sqlite3"
+    path = tmp_path_factory.mktemp("ledger") / "ledger.sqlite3"
     effects.set_ledger(path)
     yield path
     effects.set_ledger(None)

@@ -27,6 +27,7 @@ SECONDS = 300.0
 AT_ONCE = 2
 
 PUBLIC = "tests/test_public.py::test_"
+HISTORY = "tests/test_history.py::test_"
 DECLARING = ("tests/prolog/declarations.plt", "tests/test_api.py")
 SECURITY = ("tests/prolog/security.plt", "tests/test_api.py")
 LEDGER = ("tests/prolog/ledger.plt", f"{PUBLIC}hashes", "tests/test_api.py")
@@ -92,6 +93,10 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
     "wait_for_healthy/3": (f"{PUBLIC}health",),
     "service_status/2": (f"{PUBLIC}status",),
     "service_status/3": (f"{PUBLIC}status",),
+    "rebuild_ledger/2": (f"{HISTORY}ledger_is_rebuilt_from_the_hosts",),
+    "history/3": (f"{HISTORY}run_tells_who_what_and_what_became_of_it",),
+    "run_events/2": (f"{HISTORY}run_tells_who_what_and_what_became_of_it",),
+    "unfinished_runs/2": (f"{HISTORY}run_whose_controller_was_killed_is_unfinished",),
     "generate_deploy_script/3": SCRIPTS,
     "generate_ssh_deploy/3": SCRIPTS,
     "generate_rollback_script/3": SCRIPTS,

@@ -107,6 +107,11 @@ SHOWN = {
     "deadline.interval": f"{HERE}::test_wait_ends_at_its_timeout_and_asks_at_its_interval",
     "load_balancer.socket": f"{BALANCING}::test_what_is_wrong_with_the_socket_is_told_before_anything_is_touched",
     "load_balancer.backend": f"{BALANCING}::test_what_is_wrong_with_the_socket_is_told_before_anything_is_touched",
+    "history.limit": "test_history.py::test_history_is_asked_by_its_options",
+    "history.since": "test_history.py::test_history_is_asked_by_its_options",
+    "history.host": "test_history.py::test_history_is_asked_by_its_options",
+    "history.operation": "test_history.py::test_history_is_asked_by_its_options",
+    "history.unfinished": "test_history.py::test_history_is_asked_by_its_options",
     "health_script.timeout": f"{HERE}::test_health_script_has_its_retries_and_timeout",
     "health_script.retries": f"{HERE}::test_health_script_has_its_retries_and_timeout",
 }

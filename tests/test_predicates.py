@@ -46,6 +46,10 @@ GOALS = [
     "store_rollback_hash(web, f00)",
     "rollback_hash(web, _)",
     "rollback_hash(web, localhost, _)",
+    "rebuild_ledger(web, _)",
+    "history(web, [], _)",
+    "run_events(asked, _)",
+    "unfinished_runs(web, _)",
     "deployment_plan(web, [], _)",
     "deploy_service(web, _)",
     "deploy_service(web, _)",
@@ -102,6 +106,8 @@ def web(tmp_path: Path, free_port: int, own_ledger: Path) -> Iterator[Site]:
 
 
 def test_every_predicate_succeeds_once_and_leaves_no_choice_point(web: Site) -> None:
+    run = "begin(asked, web, look, 0, [], [])"
+    assert uw.once(f"deployment_effects:effect(ledger({run}), done)") == {}
     for goal in GOALS:
         [solution] = uw.query(
             f"call_cleanup(({goal}), Ended = true), (Ended == true -> Once = yes ; Once = no)"

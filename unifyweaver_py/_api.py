@@ -14,6 +14,7 @@ from typing import Any, TypeAlias, cast, overload
 
 from unifyweaver_py._engine import Engine
 from unifyweaver_py._engine import engine as start_engine
+from unifyweaver_py._history import Intent, Runs, entry_of, runs_of
 from unifyweaver_py._results import (
     Begin,
     Event,
@@ -534,7 +535,7 @@ def deploy_to_all_hosts(
     ``rolled_back_with_fleet`` and ``skipped(Reason)``.
     """
     result = _operate("deploy_to_all_hosts", service, options=options, on_event=on_event)
-    return HostResults(result.term, result.ok, result.events)
+    return HostResults(result.term, result.ok, result.events, result.run)
 
 
 def resume_rollout(
@@ -546,7 +547,7 @@ def resume_rollout(
     ``error(release_changed(Old, New))`` where what would be shipped is not what its first hosts got.
     """
     result = _operate("resume_rollout", service, options=options, on_event=on_event)
-    return HostResults(result.term, result.ok, result.events)
+    return HostResults(result.term, result.ok, result.events, result.run)
 
 
 def fleet_status(service: str, **options: OptionValue) -> FleetStatus:
@@ -564,7 +565,7 @@ def recover(
     ``error(Reason)``.
     """
     result = _operate("recover", service, options=options, on_event=on_event)
-    return HostResults(result.term, result.ok, result.events)
+    return HostResults(result.term, result.ok, result.events, result.run)
 
 
 def deployment_plan(service: str, **options: OptionValue) -> list[Term]:
@@ -662,6 +663,44 @@ def service_status(service: str, host: str | None = None) -> Result:
     return _operate("service_status", service, "health", options={"host": host})
 
 
+def rebuild_ledger(service: str, **options: OptionValue) -> HostResults:
+    """Ask all hosts what is active there and record it, for a ledger that was lost.
+
+    The results are ``recorded(Hash)``, ``none`` where nothing is active, or ``error(Reason)``.
+    """
+    result = _operate("rebuild_ledger", service, options=options)
+    return HostResults(result.term, result.ok, result.events, result.run)
+
+
+# ---- history ----------------------------------------------------------------------------------------
+
+
+def history(service: str | None = None, **options: OptionValue) -> Runs:
+    """Return the newest runs of a service, or of all services, newest first: a list of `Run`.
+
+    Options are ``limit`` (100), ``since`` (in seconds since the epoch), ``host``, ``operation`` and ``unfinished``.
+    """
+    goal = "history(Service, Options, Runs)"
+    bound: dict[str, Value] = {} if service is None else {"Service": service}
+    return runs_of(_once(goal, Options=_options(options), **bound)["Runs"])  # type: ignore[arg-type]
+
+
+def run_events(run: str) -> tuple[Event | Intent, ...]:
+    """Return what happened in a run: an `Event` for each step, and an `Intent` for steps whose end is not recorded.
+
+    Raises:
+        ExistenceError: the ledger knows no such run.
+    """
+    events = _once("run_events(Run, Events)", Run=run)["Events"]
+    return tuple(entry_of(event) for event in cast("Sequence[Value]", events))
+
+
+def unfinished_runs(service: str | None = None) -> Runs:
+    """Return the runs that were begun, did not end, and never will, because their process has ended."""
+    bound: dict[str, Value] = {} if service is None else {"Service": service}
+    return runs_of(_once("unfinished_runs(Service, Runs)", **bound)["Runs"])  # type: ignore[arg-type]
+
+
 def _operate(
     name: str,
     service: str,
@@ -684,7 +723,8 @@ def _operate(
     try:
         answer = engine.once(
             "deployment_operations:perform(Run, Operation, Result, Events), "
-            "( deployment_operations:good_result(Result) -> Ok = 1 ; Ok = 0 )",
+            "( deployment_operations:good_result(Result) -> Ok = 1 ; Ok = 0 ), "
+            "( deployment_journal:is_run(Operation) -> Own = 1 ; Own = 0 )",
             {"Run": run.id, "Operation": Term(name, (service, *arguments, _options(options)))},
             on_interrupt=run.cancel.set,
         )
@@ -700,4 +740,4 @@ def _operate(
     events = tuple(
         cast("Event", event_of(event)) for event in cast("Sequence[Value]", answer["Events"])
     )
-    return Result(answer["Result"], answer["Ok"] == 1, events)
+    return Result(answer["Result"], answer["Ok"] == 1, events, run.id if answer["Own"] else None)

@@ -90,6 +90,8 @@ text(existence_error(service_host, Host)) -->
     [ 'There is no host ~q to act on'-[Host] ].
 text(existence_error(load_balancer_option, Name)) -->
     [ 'A load balancer needs the option ~q'-[Name] ].
+text(existence_error(deployment_run, Run)) -->
+    [ 'The ledger knows no run ~q'-[Run] ].
 text(existence_error(deployment_effect, Effect)) -->
     [ 'The effect ~q acts outside Prolog: it needs the Python package unifyweaver_py'-[Effect] ].
 text(domain_error(unique_option, Option)) -->

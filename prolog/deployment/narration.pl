@@ -87,6 +87,8 @@ simple(log_tail, 'read the end of the log', []).
 result_text(Result, Text) :-
     said(result(Result), Text).
 
+result(recorded(none)) --> !, [ 'nothing is active'-[] ].
+result(recorded(Hash)) --> !, [ 'release ~w is active'-[Hash] ].
 result(rolled_back(Hash)) --> !, [ 'went back to release ~w'-[Hash] ].
 result(nothing_to_recover) --> !, [ 'nothing was left half done'-[] ].
 result(completed(none)) --> !, [ 'finished; no release is active'-[] ].

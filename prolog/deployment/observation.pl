@@ -18,6 +18,8 @@ declared connection options; Dir holds all services on the host; Token marks thi
 :- use_module(run, [run/3]).
 
 %!  context(+Service, +Host, +Call, +Run, -Context) is det.
+%
+%   Run is the atom by which Python knows the operation, `none`, or `none(Id)` where only the journal knows it.
 
 context(Service, Host, Call, Run, context(Service, Host, target(Method, Host, Options), Dir, Port, Token)) :-
     (   deploy_method_config(Service, Method, _) -> true ; Method = local ),
@@ -28,7 +30,7 @@ context(Service, Host, Call, Run, context(Service, Host, target(Method, Host, Op
             Options),
     resolve(Service, Host, Call, remote_dir, Dir),
     resolve(Service, Host, Call, port, Port),
-    (   Run == none -> uuid(Token) ; Token = Run ).
+    (   Run == none -> uuid(Token) ; Run = none(Id) -> Token = Id ; Token = Run ).
 
 %!  observing(+Context, +Call, -Seen) is det.
 %

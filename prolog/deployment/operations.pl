@@ -21,11 +21,13 @@ An operation is a term named like its predicate, without the result and with its
 :- use_module(effects, [with_backend/3, in_phase/2]).
 :- use_module(fleet, [on_hosts/4, answer_results/3, answer_events/2, in_time_order/2]).
 :- use_module(gate, [with_gate/3]).
+:- use_module(journal, [in_run/5]).
 :- use_module(ledger, [deployed_hash/3, release_hash/2]).
 :- use_module(locks, [freezing/3, thawing/3, lock_state/3]).
 :- use_module(model, [modelled_left/1, gather_model/2, goes_on/3]).
 :- use_module(nearest, [nearest/3]).
 :- use_module(options, [check_options/3, lookup/3, default_option/3]).
+:- use_module(rebuilding, [rebuilding/3]).
 :- use_module(recovering, [recovering/3]).
 :- use_module(rolling, [roll_out/5, progress_of/2, not_reached/2, went/3]).
 :- use_module(rollout, [rollout_settings/2, rollout_batches/4, host_deadline/4]).
@@ -54,6 +56,7 @@ operation(restart_service(S, O),       S, O, operation,     [method]).
 operation(lock_service(S, O),          S, O, lock,          [method]).
 operation(unlock_service(S, O),        S, O, operation,     [method]).
 operation(lock_status(S, O),           S, O, operation,     [method]).
+operation(rebuild_ledger(S, O),        S, O, operation,     [method]).
 operation(graceful_stop(S, O),         S, O, graceful_stop, [method]).
 operation(drain_connections(S, O),     S, O, drain,         [method]).
 operation(force_stop_service(S, _, O), S, O, operation,     [method]).
@@ -100,6 +103,8 @@ act(unlock_service(_, _), Context, Options, Result) :-
     thawing(Context, Options, Result).
 act(lock_status(_, _), Context, Options, Result) :-
     lock_state(Context, Options, Result).
+act(rebuild_ledger(_, _), Context, Options, Result) :-
+    rebuilding(Context, Options, Result).
 act(graceful_stop(_, _), Context, Options, Result) :-
     value(graceful_stop, drain_timeout, Options, Drain),
     value(graceful_stop, force_after, Options, Force),
@@ -148,6 +153,7 @@ good_result(drained).
 good_result(locked).
 good_result(unlocked).
 good_result(locked(_, _, _)).
+good_result(recorded(_)).
 good_result(healthy).
 good_result(running).
 good_result(ok).
@@ -228,13 +234,23 @@ perform(Run, Operation, Result, Events) :-
         operation_hosts(Operation, Service, Options, Hosts),
         check_ports(Needs, Service, Hosts),
         (   insecure(Needs, Service, Refusal)
-        ->  maplist(result_of(Refusal), Hosts, Results), Events = []
-        ;   sig_atomic(perform_on(Hosts, Run, Operation, Service, Options, Results, Events))
-        ),
-        combined(Operation, Results, Result)
+        ->  maplist(result_of(Refusal), Hosts, Results), Events = [],
+            combined(Operation, Results, Result)
+        ;   Told = run(Operation, Service, Hosts),
+            sig_atomic(in_run(Run, Told, operate(Told, Options), Result, Events)),
+            signals_handled
+        )
     ).
 perform(_, Operation, _, _) :-
     domain_error(deployment_operation, Operation).
+
+%   What waited for sig_atomic/1 to end comes with the next call.
+
+signals_handled.
+
+operate(run(Operation, Service, Hosts), Options, Run, Result, Events) :-
+    perform_on(Hosts, Run, Operation, Service, Options, Results, Events),
+    combined(Operation, Results, Result).
 
 check_arguments(execute_hooks(_, Event, _)) :-
     !,
@@ -339,7 +355,7 @@ operation_hosts(Operation, Service, Options, Hosts) :-
 
 combined(Operation, Results, Results) :-
     functor(Operation, Name, _),
-    memberchk(Name, [deploy_to_all_hosts, resume_rollout, recover]),
+    memberchk(Name, [deploy_to_all_hosts, resume_rollout, recover, rebuild_ledger]),
     !.
 combined(fleet_status(_, _), Results, Rows) :-
     !,
@@ -361,7 +377,7 @@ combined(_, Results, Result) :-
 
 perform_on(Hosts, Run, Operation, Service, Options, Results, Events) :-
     backend(Operation, Options, Backend),
-    ( Run == none -> uuid(Token) ; Token = Run ),
+    ( Run == none -> uuid(Token) ; Run = none(Id) -> Token = Id ; Token = Run ),
     with_backend(Backend, Run,
                  collect_events(behind_gate(Operation, Hosts, Token, Run, Service, Options, Answers), Own)),
     answer_results(Hosts, Answers, Results),

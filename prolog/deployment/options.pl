@@ -59,6 +59,7 @@ distinct_scope(lock).
 distinct_scope(drain).
 distinct_scope(health_check).
 distinct_scope(wait).
+distinct_scope(history).
 distinct_scope(script).
 distinct_scope(health_script).
 distinct_scope(load_balancer).
@@ -94,6 +95,7 @@ scope_group(health_check, attempts).
 scope_group(wait, call).
 scope_group(wait, probe).
 scope_group(wait, deadline).
+scope_group(history, history).
 scope_group(script, service).
 scope_group(script, method).
 scope_group(health_script, service).
@@ -269,6 +271,16 @@ row(load_balancer, socket, runtime_socket, none,
     "HAProxy's runtime socket, of the level admin: a path, or HOST:PORT, without TLS").
 row(load_balancer, backend, haproxy_name, none,
     "The backend whose servers are the service's hosts").
+row(history, limit, positive_integer, default(100),
+    "Runs that are given at most, the newest first").
+row(history, since, seconds, none,
+    "Seconds since the epoch: only runs that began then or later").
+row(history, host, host, none,
+    "Only runs on this host").
+row(history, operation, identifier, none,
+    "Only runs of the operation of this name").
+row(history, unfinished, boolean, default(false),
+    "Whether only runs are given whose end is not recorded").
 
 row(health_script, timeout, positive_seconds, default(5),
     "Seconds one probe may take").

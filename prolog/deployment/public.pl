@@ -13,6 +13,7 @@
             execute_hooks/3,
             run_health_check/3, wait_for_healthy/3,
             lock_service/2, lock_service/3, unlock_service/2, lock_status/2,
+            rebuild_ledger/2,
             service_status/2, service_status/3
           ]).
 
@@ -184,6 +185,14 @@ run_health_check(Service, Options, Result) :- perform(run_health_check(Service, 
 %   Until it is healthy, `timeout(60)` seconds at most, asking every `interval(2)` seconds.
 
 wait_for_healthy(Service, Options, Result) :- perform(wait_for_healthy(Service, Options), Result).
+
+%!  rebuild_ledger(+Service, -Results:list) is det.
+%
+%   Ask all hosts which release is active and which is the rollback point, and record it: for a ledger that was lost.
+%   Results are `result(Host, recorded(Hash))`, Hash `none` where nothing is active, or `result(Host, error(Reason))`.
+%   What is done to hosts never depends on it; the history of runs is not among what hosts know.
+
+rebuild_ledger(Service, Results) :- perform(rebuild_ledger(Service, []), Results).
 
 %!  service_status(+Service, -Status) is det.
 %

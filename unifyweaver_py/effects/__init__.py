@@ -29,7 +29,7 @@ from unifyweaver_py.effects.base import (
     options_of,
 )
 from unifyweaver_py.effects.files import Scanner
-from unifyweaver_py.effects.ledger import Ledger
+from unifyweaver_py.effects.ledger import WRITING, Ledger
 from unifyweaver_py.effects.manifests import ManifestCache
 from unifyweaver_py.effects.patterns import Pattern, SourcesError
 from unifyweaver_py.effects.secret_sources import SecretError
@@ -197,7 +197,7 @@ class LiveEffects:
         try:
             return self._ledger.answer(request)
         except (sqlite3.Error, OSError) as error:
-            if request.name != "put":
+            if request.name not in WRITING:
                 advice = "move it away, or name another with UNIFYWEAVER_LEDGER"
                 text = f"the ledger {self._ledger.path} cannot be used: {error}; {advice}"
                 raise type(error)(text) from error

@@ -231,13 +231,13 @@ def new_run(listener: Callable[[Any], object] = _ignore) -> Run:
 
 
 class Session:
-    """The run and the stop flag that a `run(Id, Phase)` term names; `none` is a run of its own,
-    closed at the end.
+    """The run and the stop flag that a `run(Id, Phase)` term names; `none`, or `none(Id)` where only
+    the journal knows it, is a run of its own, closed at the end.
     """
 
     def __init__(self, term: Term) -> None:
         match term:
-            case Term("run", ("none", str(phase))):
+            case Term("run", ("none" | Term("none"), str(phase))):
                 self.run, self._own = Run("none"), True
             case Term("run", (str(name), str(phase))):
                 with _runs_lock:
