@@ -1,13 +1,15 @@
 """Writers of a ledger that are killed: `python -m tests.killed_writers LEDGER ROUNDS SEED`.
 
 In each round two processes write into one ledger at once, an intent after the other, until both are killed at a random
-moment. It prints a line with the host and the last number that was acknowledged to each.
+moment: in every other round behind the first one that was acknowledged. It prints a line with the host and the last
+number that was acknowledged to each.
 """
 
 from __future__ import annotations
 
 import os
 import random
+import select
 import signal
 import sys
 import time
@@ -15,6 +17,7 @@ import time
 from unifyweaver_py._terms import Term
 from unifyweaver_py.effects.ledger import Ledger
 
+FIRST_SECONDS = 30
 STEPS = ["stop", "switch", "start"]
 
 
@@ -49,7 +52,9 @@ def main(path: str, rounds: int, seed: int) -> None:
     for number in range(rounds):
         hosts = [f"h{number}-{which}" for which in range(2)]
         writers = [begin(path, host) for host in hosts]
-        time.sleep(moments.uniform(0.005, 0.05))
+        if number % 2:
+            select.select([reading for _, reading in writers], [], [], FIRST_SECONDS)
+        time.sleep(moments.uniform(0, 0.04))
         for pid, _ in writers:
             os.kill(pid, signal.SIGKILL)
         for host, (pid, reading) in zip(hosts, writers, strict=True):

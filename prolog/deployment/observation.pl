@@ -1,5 +1,7 @@
 :- module(deployment_observation,
           [ context/5,                  % +Service, +Host, +Call, +Run, -Context
+          [ context/5,                  % +Service, +Host, +Call, +Run, -Context
+            run_token/2,                % +Run, -Token
             observing/3,                % +Context, +Call, -Seen
             observing_balanced/3        % +Context, +Call, -Seen
           ]).
@@ -30,7 +32,15 @@ context(Service, Host, Call, Run, context(Service, Host, target(Method, Host, Op
             Options),
     resolve(Service, Host, Call, remote_dir, Dir),
     resolve(Service, Host, Call, port, Port),
-    (   Run == none -> uuid(Token) ; Run = none(Id) -> Token = Id ; Token = Run ).
+    run_token(Run, Token).
+
+%!  run_token(+Run, -Token:atom) is det.
+%
+%   Token marks the scripts of Run; it is the id of the run in the journal, where it has one.
+
+run_token(none, Token) :- !, uuid(Token).
+run_token(none(Id), Id) :- !.
+run_token(Run, Run).
 
 %!  observing(+Context, +Call, -Seen) is det.
 %

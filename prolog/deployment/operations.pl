@@ -15,7 +15,6 @@ An operation is a term named like its predicate, without the result and with its
 :- autoload(library(apply), [maplist/3]).
 :- autoload(library(error), [must_be/2, domain_error/2]).
 :- autoload(library(lists), [append/3, member/2, memberchk/2]).
-:- autoload(library(uuid), [uuid/1]).
 :- use_module(declarations, [require_service/1, service_targets/2, service_host/3, deploy_method_config/3, lifecycle_event/1, resolve/5]).
 :- use_module(deploying, [deploy/4, rollback/3, withdraw/4, planning/3]).
 :- use_module(effects, [with_backend/3, in_phase/2]).
@@ -34,7 +33,7 @@ An operation is a term named like its predicate, without the result and with its
 :- use_module(run, [collect_events/2, note_event/4]).
 :- use_module(running, [stopping/4, starting/3, draining/4, hooking/3, checking/4, status/4, host_status/3]).
 :- use_module(security, [validate_security/2, is_local_host/1]).
-:- use_module(observation, [context/5]).
+:- use_module(observation, [context/5, run_token/2]).
 
 %!  operation(?Operation, ?Service, ?Options, ?Scope, ?Needs) is nondet.
 %
@@ -377,7 +376,7 @@ combined(_, Results, Result) :-
 
 perform_on(Hosts, Run, Operation, Service, Options, Results, Events) :-
     backend(Operation, Options, Backend),
-    ( Run == none -> uuid(Token) ; Run = none(Id) -> Token = Id ; Token = Run ),
+    run_token(Run, Token),
     with_backend(Backend, Run,
                  collect_events(behind_gate(Operation, Hosts, Token, Run, Service, Options, Answers), Own)),
     answer_results(Hosts, Answers, Results),
