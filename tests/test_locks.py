@@ -256,3 +256,27 @@ def commands() -> str:
         with suppress(OSError):
             found.append(path.read_text(errors="replace"))
     return "\n".join(found)
+
+
+def test_watchdog_that_has_begun_is_not_ended_by_its_own_operation(host: Host) -> None:
+    host.held("slow", expiry=now() + 2000)
+    for name, said in (("other", "end p ok"), ("slow", "end p failed not_confirmed_in_time")):
+        (host.dir / f"run/watch.{name}.undoing").touch()
+        assert host.run("slow", "step p prune 1")[-1] == said
+
+
+def test_watchdog_does_nothing_once_it_is_disarmed(host: Host) -> None:
+    host.held("slow", expiry=now() + 2000)
+    armed = host.dir / "run/watch.slow"
+    armed.touch()
+    confirmed = host.file("confirmed", "token=slow", "step d disarm 1")
+    crossing = f"mv() {{ unset -f mv; sh '{confirmed}' >'{host.dir}/said'; command mv \"$@\"; }}"
+    went_back = f"go_back() {{ : >'{host.dir}/went_back'; }}"
+    host.run("slow", went_back, crossing, "watch 0 5")
+    assert "end d ok" in (host.dir / "said").read_text()
+    assert not (host.dir / "went_back").exists()
+    armed.touch()
+    host.run("slow", went_back, "watch 0 5")
+    assert (host.dir / "went_back").exists()
+    assert not armed.exists()
+    assert host.run("slow", "step d disarm 1")[-1] == "end d failed not_confirmed_in_time"

@@ -51,6 +51,8 @@ def test_controller_killed_between_stop_and_start(lab: Lab, site: Site, host: Ho
     kill_at(lab, host, site, stopped=SLOW)
     assert servers(host) == []
     assert intent(host).split()[1:4] == [*before, before[0]]
+    assert the_status(uw.recover("web", backend="dry")) == f"undone('{before[0]}')"
+    assert servers(host) == []
     assert the_status(uw.recover("web")) == f"undone('{before[0]}')"
     assert (current(host), backup(host), answer(host)) == (*before, "2")
     assert (intent(host), locked(host)) == ("", False)
