@@ -1,6 +1,5 @@
 :- module(deployment_observation,
           [ context/5,                  % +Service, +Host, +Call, +Run, -Context
-          [ context/5,                  % +Service, +Host, +Call, +Run, -Context
             run_token/2,                % +Run, -Token
             observing/3,                % +Context, +Call, -Seen
             observing_balanced/3        % +Context, +Call, -Seen
