@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -15,7 +16,10 @@ from typing import Any
 
 import requests
 
+from tests.lab import lab, test_deploy
+
 ROOT = Path(__file__).parents[2]
+TARGET = Path(__file__).parent / "target"
 SECONDS = 30.0
 
 
@@ -135,6 +139,47 @@ class Embedded(Host):
         self._process.stdin.flush()
         if self._process.stdout.readline() != "done\n":
             raise RuntimeError(f"the fleet did not {word} {self.name}")
+
+
+class Real(Host):
+    """A host of a lab."""
+
+    def __init__(self, host: lab.Host) -> None:
+        self.name, self.options, self._host = host.address, {}, host
+        self.breakpoint = Breakpoint(host.state / "faults" / ".faults")
+
+    @property
+    def services(self) -> Path:  # type: ignore[override]
+        return self._host.srv / "services"
+
+    def cut(self) -> None:
+        self._host.cut()
+
+    def kill(self) -> None:
+        self._host.kill()
+        self._host.start()
+
+    def answer(self) -> str:
+        return test_deploy.answer(self._host)
+
+    def servers(self) -> list[int]:
+        return test_deploy.servers(self._host)
+
+
+@contextmanager
+def real(host: lab.Host) -> Iterator[Host]:
+    """A lab's host whose sshd runs all commands with breakpoints."""
+    keys, folder = host.state / "authorized_keys", host.state / "faults"
+    key = keys.read_text()
+    shutil.copytree(TARGET, folder / "target")
+    (folder / ".faults").mkdir()
+    inside = "HOME=/run/faults PATH=/run/faults/target:$PATH"
+    keys.write_text(f'command="{inside} exec sh -c \\"$SSH_ORIGINAL_COMMAND\\"" {key}')
+    try:
+        yield Real(host)
+    finally:
+        keys.write_text(key)
+        shutil.rmtree(folder)
 
 
 @contextmanager

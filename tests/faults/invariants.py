@@ -24,6 +24,8 @@ def violations(host: Host, expected: Expected) -> list[str]:
     found = []
     for link in ("current", ".backup"):
         found += whole(host.dir, link)
+    if release_of(host.dir, "current") == release_of(host.dir, ".backup"):
+        found.append("the rollback point is the active release itself")
     found += process(host, expected.running)
     found += version(host, expected)
     if (lock := host.dir / "run" / "lock").exists():

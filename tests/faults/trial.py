@@ -73,7 +73,7 @@ class Case:
 class Bench:
     """A service on a host with breakpoints, with three releases, of which the newest is active and runs."""
 
-    def __init__(self, host: Host, folder: Path, options: dict[str, object]) -> None:
+    def __init__(self, host: Host, folder: Path, **options: object) -> None:
         self.host = host
         self.folder = folder
         self.own = Breakpoint(folder / "faults")
@@ -96,6 +96,11 @@ class Bench:
     @property
     def version(self) -> str:
         return str(self.number)
+
+    def ready(self) -> None:
+        """The newest release is active and runs, after whatever came before."""
+        if violations(self.host, Expected(self.version)):
+            self.renew()
 
     def renew(self) -> None:
         """A new release is active and runs."""
@@ -128,13 +133,17 @@ class Bench:
         return list(dict.fromkeys(step for _, step, _ in told["steps"] if step != "result"))
 
     def cases(self, operation: str) -> list[Case]:
-        """Every fault at every step. What the controller does itself is no command on the host."""
+        """Every fault at every step."""
         return [
             Case(operation, step, fault)
             for step in self.steps(operation)
             for fault in FAULTS
-            if step in self.remote or not fault.remote_only
+            if self.suits(fault, step)
         ]
+
+    def suits(self, fault: Fault, step: str) -> bool:
+        """What the controller does itself is no command on the host."""
+        return step in self.remote or not fault.remote_only
 
     @contextmanager
     def controller(self, operation: str) -> Iterator[subprocess.Popen[str]]:
@@ -161,6 +170,7 @@ class Bench:
 
     def attempt(self, case: Case) -> list[str]:
         """What does not hold after the fault and the recovery from it."""
+        self.ready()
         self.change(case.operation)
         at = self.host.breakpoint if case.step in self.remote else self.own
         self.own.clear()
