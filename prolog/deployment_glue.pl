@@ -46,6 +46,8 @@ comes from.  What acts on the world needs the Python package unifyweaver_py; eve
               deploy_with_rollback/3,       % +Service, +Options, -Result
               deploy_to_all_hosts/2,        % +Service, -Results
               deploy_to_all_hosts/3,        % +Service, +Options, -Results
+              recover/2,                    % +Service, -Results
+              recover/3,                    % +Service, +Options, -Results
               deployment_plan/3,            % +Service, +Options, -Plan
               rollback_service/2,           % +Service, -Result
               rollback_service/3,           % +Service, +Options, -Result

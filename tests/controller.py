@@ -24,15 +24,16 @@ def begin(
     *,
     hook: str | None = None,
     before: str | None = None,
+    stopped: str | None = None,
     **call: float,
 ) -> subprocess.Popen[str]:
-    """Start one, that prints the result. `before` is a command before the deployment and `hook` one after the switch;
-    `call` are options of the deployment.
+    """Start one, that prints the result. `before` is a command before the deployment, `stopped` one between stop and
+    switch and `hook` one after the switch; `call` are options of the deployment.
     """
     file = site.folder.with_suffix(".json")
     told = {
         "folder": str(site.folder), "hosts": hosts, "options": options, "method": method,
-        "post_deploy": hook, "pre_deploy": before,
+        "post_deploy": hook, "pre_deploy": before, "post_shutdown": stopped,
     }  # fmt: skip
     file.write_text(json.dumps({**told, "call": call}))
     return subprocess.Popen(
@@ -48,7 +49,7 @@ def main(file: Path) -> None:
     told = json.loads(file.read_text())
     site = Site(Path(told["folder"]), fresh=False)
     site.declare({host: {} for host in told["hosts"]}, told["method"], **told["options"])
-    for event in ("pre_deploy", "post_deploy"):
+    for event in ("pre_deploy", "post_shutdown", "post_deploy"):
         if told[event]:
             uw.declare_lifecycle_hook("web", event, uw.custom(told[event]))
     print(site.deploy(**told["call"]))

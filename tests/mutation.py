@@ -66,6 +66,8 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
     "deploy_with_rollback/3": (f"{PUBLIC}deploy_with_rollback",),
     "deploy_to_all_hosts/2": (f"{PUBLIC}deploy_to_all_hosts",),
     "deploy_to_all_hosts/3": (f"{PUBLIC}deploy_to_all_hosts",),
+    "recover/2": (f"{PUBLIC}recover",),
+    "recover/3": (f"{PUBLIC}recover",),
     "deployment_plan/3": (f"{PUBLIC}deployment_plan",),
     "rollback_service/2": (f"{PUBLIC}rollback_service",),
     "rollback_service/3": (f"{PUBLIC}rollback_service",),

@@ -28,7 +28,7 @@ from unifyweaver_py.testing import RecordingEffects, using
 ASKED_BY_NAME = (
     "deploy_service", "deploy_with_hooks", "deploy_with_rollback", "deploy_to_all_hosts", "deployment_plan",
     "rollback_service", "start_service", "stop_service", "restart_service", "service_status",
-    "graceful_stop", "drain_connections", "run_health_check", "wait_for_healthy",
+    "graceful_stop", "recover", "drain_connections", "run_health_check", "wait_for_healthy",
     "compute_source_hash", "release_hash", "check_for_changes",
     "validate_security", "requires_encryption", "is_local_service",
     "generate_deploy_script", "generate_ssh_deploy", "generate_rollback_script",

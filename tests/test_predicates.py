@@ -53,6 +53,8 @@ GOALS = [
     "deploy_with_rollback(web, [backend(dry)], _)",
     "deploy_to_all_hosts(web, _)",
     "deploy_to_all_hosts(web, [force(true)], _)",
+    "recover(web, _)",
+    "recover(web, [], _)",
     "execute_hooks(web, post_deploy, _)",
     "run_health_check(web, [], _)",
     "wait_for_healthy(web, [], _)",

@@ -105,6 +105,17 @@ def test_deploy_to_all_hosts(web: Service) -> None:
     assert ask("deploy_to_all_hosts(web, [force(true)], Result)") == results("deployed")
 
 
+def test_recover(running: Service) -> None:
+    nothing = [Term("result", ("localhost", "nothing_to_recover"))]
+    assert ask("recover(web, Result)") == nothing
+    assert ask("recover(web, [backend(dry)], Result)") == nothing
+    (running.folder / "run/history").unlink()  # as if the controller had died before commit
+    done = [Term("result", ("localhost", Term("completed", (running.release,))))]
+    assert ask("recover(web, [backend(dry)], Result)") == done
+    assert ask("recover(web, Result)") == done
+    assert ask("recover(web, [host(localhost)], Result)") == nothing
+
+
 def test_deployment_plan(running: Service) -> None:
     running.site.release("2")
     plan = ask("deployment_plan(web, [], Result)")

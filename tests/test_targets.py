@@ -25,6 +25,7 @@ ASKING: dict[str, Callable[[], Any]] = {
     **DEPLOYING,
     "deployment_plan": lambda: uw.deployment_plan("web"),
     "rollback_service": lambda: uw.rollback_service("web"),
+    "recover": lambda: uw.recover("web"),
     "start_service": lambda: uw.start_service("web"),
     "stop_service": lambda: uw.stop_service("web"),
     "restart_service": lambda: uw.restart_service("web"),

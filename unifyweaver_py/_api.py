@@ -466,6 +466,17 @@ def deploy_to_all_hosts(
     return HostResults(result.term, result.ok, result.events)
 
 
+def recover(
+    service: str, *, on_event: OnEvent | None = None, **options: OptionValue
+) -> HostResults:
+    """Finish or undo what operations left half done, such as one whose controller was killed.
+
+    A list of ``result(Host, Status)``: ``nothing_to_recover``, ``completed(Hash)``, ``undone(Hash)`` or ``error(Reason)``.
+    """
+    result = _operate("recover", service, options=options, on_event=on_event)
+    return HostResults(result.term, result.ok, result.events)
+
+
 def deployment_plan(service: str, **options: OptionValue) -> list[Term]:
     """Return the steps that `deploy_with_rollback` would take: ``step(Id, Host, Action, Undo)`` each.
 

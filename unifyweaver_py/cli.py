@@ -109,8 +109,8 @@ def _ended_by_signals() -> Iterator[list[int]]:
 def main() -> None:
     """Deploy services by rules.
 
-    FILE declares services in Prolog; it is read as data and never run. Without SERVICE, deploy, status, plan and check
-    mean all of its services; rollback and stop need to be told which when it declares several.
+    FILE declares services in Prolog; it is read as data and never run. Without SERVICE, deploy, recover, status, plan and
+    check mean all of its services; rollback and stop need to be told which when it declares several.
     """
 
 
@@ -190,6 +190,17 @@ def rollback(
     """Go back to the release that was active before."""
     options = _options(host=host, to=to, lock_wait=lock_wait, backend="dry" if dry_run else None)
     _leave([_operate("rollback_service", _one_service(file, service), options=options)])
+
+
+@_command
+@_lock_wait
+@_dry_run
+def recover(
+    *, file: Path, service: str | None, host: str | None, lock_wait: float | None, dry_run: bool
+) -> None:
+    """Finish or undo what was left half done, such as by a controller that was killed."""
+    options = _options(host=host, lock_wait=lock_wait, backend="dry" if dry_run else None)
+    _leave([_operate("recover", name, options=options) for name in _services(file, service)])
 
 
 @_command

@@ -24,7 +24,7 @@ __all__ = ["Call", "RecordingEffects", "UnexpectedCallError", "answer", "using"]
 
 Answers = Iterable[Any] | Callable[..., Any]
 
-DEFAULTS: dict[str, Any] = {"sleep": "done", "emit": "done"}
+DEFAULTS: dict[str, Any] = {"sleep": "done", "emit": "done", "reconnect": "done"}
 
 
 class UnexpectedCallError(AssertionError):
@@ -52,14 +52,14 @@ def answer(status: int, body: str = "", headers: Sequence[tuple[str, str]] = ())
 class RecordingEffects:
     """A fake of the effects.
 
-    Each keyword is the name of an effect (shell, probe, scan, sleep, emit, ledger), its value
+    Each keyword is the name of an effect (shell, probe, scan, sleep, emit, ledger, reconnect), its value
     either the answers in order or a function called with the run and the effect's arguments.
-    `sleep` and `emit` answer `done` by default, and `ledger` remembers nothing; asking for anything
+    `sleep`, `emit` and `reconnect` answer `done` by default, and `ledger` remembers nothing; asking for anything
     else raises `UnexpectedCallError`. Raises `TypeError` for a name that is no effect.
     """
 
     def __init__(self, **script: Answers) -> None:
-        unknown = set(script) - {"shell", "probe", "scan", "sleep", "emit", "ledger"}
+        unknown = set(script) - {"shell", "probe", "scan", "sleep", "emit", "ledger", "reconnect"}
         if unknown:
             raise TypeError(f"no such effect: {', '.join(sorted(unknown))}")
         self._script = {
@@ -105,6 +105,10 @@ class RecordingEffects:
     def emit(self, run: Term, event: Any) -> Any:
         """Answer from the script, else `done`."""
         return self._answer("emit", run, event)
+
+    def reconnect(self, run: Term, target: Term) -> Any:
+        """Answer from the script, else `done`."""
+        return self._answer("reconnect", run, target)
 
     def ledger(self, run: Term, request: Term) -> Any:
         """Answer from the script, else as an empty ledger that forgets."""

@@ -6,11 +6,13 @@
 
 /** <module> Deploying and rolling back on one host, and what is said of it */
 
-:- autoload(library(apply), [exclude/3, maplist/3]).
-:- autoload(library(lists), [append/3, last/2, member/2, memberchk/2, subtract/3]).
+:- autoload(library(apply), [exclude/3]).
+:- autoload(library(lists), [append/3, last/2, member/2, memberchk/2]).
 :- use_module(locks, [unless_locked/6, locked_out/5, leased_run/4, leased_plan/3, lock_refusal/2]).
+:- use_module(intents, [settled/2]).
 :- use_module(options, [lookup/3]).
 :- use_module(plan, [survey_plan/4, deploy_plan/3, rollback_plan/3, observed/2, earlier/3]).
+:- use_module(recovering, [recovered_first/3]).
 :- use_module(releases, [release/5, hash_of_id/2]).
 :- use_module(run, [run/3]).
 :- use_module(observation, [observing/3]).
@@ -33,9 +35,20 @@ deploy(Flavour, Survey, Context, Call, Result) :-
     ;   Outcomes = [done(_, _, Seen, _)],
         locked_out(facts(Service, Host, Call, Seen, none), Context, Call, deploy(Flavour, Survey, Context), Result0)
     ->  Result = Result0
-    ;   run(Plan, Context, report(PlanVerdict, More, _)),
-        append(Outcomes, More, All),
+    ;   after_recovery(Outcomes, Observe, Context, Call, Whole),
+        run(Plan, Context, report(PlanVerdict, More, _)),
+        append(Whole, More, All),
         deploy_surveyed(PlanVerdict, All, Flavour, Context, Call, Result)
+    ).
+
+%   What an operation left that did not come to its end is finished or undone first.
+
+after_recovery(Outcomes, Observe, Context, Call, Whole) :-
+    Outcomes = [done(_, _, Seen, _)],
+    (   recovered_first(Seen, Context, Call),
+        run([Observe], Context, report(completed, Whole0, _))
+    ->  Whole = Whole0
+    ;   Whole = Outcomes
     ).
 
 deploy_surveyed(failed(Step, Reason), _, _, _, _, Result) :-
@@ -59,26 +72,6 @@ surveyed(Service, Host, Call, Outcomes, facts(Service, Host, Call, Observed, Rel
     settled(Seen, Observed),
     memberchk(sources(Sources, _, _), Observed),
     release(Service, Host, Call, Sources, Release).
-
-%   A release that is active and was never confirmed is what a deployment left that did not come to its end: what it was
-%   to replace still counts as active, so that it stays what failure goes back to.
-
-settled(Seen, [unfinished(New)|Observed]) :-
-    memberchk(current(New), Seen),
-    \+ memberchk(history(New), Seen),
-    !,
-    (   memberchk(backup(Old), Seen),
-        Old \== New,
-        memberchk(history(Old), Seen)
-    ->  maplist(as_before(New, Old), Seen, Observed)
-    ;   subtract(Seen, [current(New)], Before),
-        maplist(as_before(New, none), Before, Observed)
-    ).
-settled(Seen, Seen).
-
-as_before(New, Old, current(New), current(Old)) :- !.
-as_before(New, Old, running(New), running(Old)) :- !.
-as_before(_, _, Fact, Fact).
 
 deploy_release(Flavour, Facts, Context, Result) :-
     (   nothing_to_do(Facts)
@@ -128,6 +121,9 @@ known_bad(facts(_, _, Call, Observed, release(Id, Hash, _)), Hash) :-
 
 deploy_result(_, _, Report, Result) :-
     lock_refusal(Report, Result),
+    !.
+deploy_result(_, _, report(failed(_, _), _, Undone), error(deployment_failed(not_confirmed_in_time))) :-
+    member(done(step(_, _, try(disarm(_)), _), failed(not_confirmed_in_time), _, _), Undone),
     !.
 deploy_result(deploy_service, Facts, report(completed, _, _), deployed(Changes)) :-
     !,

@@ -36,6 +36,8 @@ effect_row(scan(_Dir, _Patterns, _Needs),
            "find and hash the files to ship; sources(Hash, Files, Bytes) or failed(Reason)").
 effect_row(ledger(_Request),
            "what was last observed: put/5, get/2, all/1, forget/2; put/5 may fail with ledger_failed(File, Why)").
+effect_row(reconnect(_Target),
+           "leave the connection to a target, and make another; done or failed(Reason)").
 effect_row(sleep(_Seconds), "done or cancelled").
 effect_row(emit(_Event), "tell who listens what happens; done").
 effect_row(now, "seconds since the epoch").
@@ -165,6 +167,7 @@ dry(remote(Context, Steps), Run, Outcomes) :-
 dry(probe(_, _), _, assumed) :- !.
 dry(ledger(put(_, _, _, _, _)), _, done) :- !.
 dry(sleep(_), _, done) :- !.
+dry(reconnect(_), _, done) :- !.
 dry(Effect, Run, Outcome) :-
     live(Effect, Run, Outcome).
 

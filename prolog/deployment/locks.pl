@@ -25,6 +25,7 @@ Somebody may take the lock by hand, with a reason: it then holds until it is giv
 :- use_module(controllers, [controller/2, by_hand/2, controller_state/4]).
 :- use_module(declarations, [resolve/5]).
 :- use_module(effects, [effect/2]).
+:- use_module(intents, [intended_plan/3]).
 :- use_module(observation, [observing/3]).
 :- use_module(options, [lookup/3, default_option/3]).
 :- use_module(plan, [observed/2]).
@@ -191,9 +192,11 @@ lock_state(Context, Call, State) :-
 
 %!  leased_plan(+Plan, +Facts, -Leased) is det.
 %
-%   Leased is Plan with the lease taken before its first and given back behind its last step on the target.
+%   Leased is Plan with its intent, and with the lease taken before its first and given back behind its last step on the
+%   target.
 
-leased_plan(Plan, Facts, Leased) :-
+leased_plan(Plan0, Facts, Leased) :-
+    intended_plan(Plan0, Facts, Plan),
     (   append(Before, [Last|After], Plan),
         remote_step(Last),
         \+ ( member(Later, After), remote_step(Later) )
@@ -211,8 +214,12 @@ leased_plan(Plan, Facts, Leased) :-
 lease_seconds(Service, Host, Call, Seconds) :-
     (   lookup(lease, [Call], Lease) -> true ; default_option(operation, lease, Lease) ),
     resolve(Service, Host, Call, healthy_deadline, Deadline),
-    Seconds is ceiling(min(Lease + Deadline, 1.0e9)).
+    ( lookup(confirm_within, [Call], Confirm) -> true ; Confirm = 0 ),
+    Seconds is ceiling(min(Lease + Deadline + Confirm, 1.0e9)).
 
+active(Facts, Current, Backup) :-
+    observed(found(Current, Backup), Facts),
+    !.
 active(Facts, Current, Backup) :-
     ( observed(backup(Backup), Facts) -> true ; Backup = none ),
     (   observed(unfinished(Id), Facts)

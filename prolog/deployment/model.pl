@@ -83,6 +83,7 @@ model_effect(ledger(Request), Outcome) :-
     Outcome = rows([]).
 model_effect(ledger(_), done).
 model_effect(emit(_), done).
+model_effect(reconnect(_), done).
 model_effect(now, Time) :-
     b_getval(deployment_model, model(_, _, Time)).
 model_effect(sleep(Seconds), done) :-
@@ -203,6 +204,16 @@ becomes(lock(_, Id, Backup), State0, [leased|State], []) :-
     ( memberchk(current(Current), State0) -> Current = Id ; Id == none ),
     ( memberchk(backup(Back), State0) -> Back = Backup ; Backup == none ),
     subtract(State0, [leased], State).
+becomes(intend(Was, Backup, Ran, Goal, Wanted), State0, [intent(modelled, Was, Backup, Ran, Goal, Wanted)|State], []) :-
+    without(intent, State0, State).
+becomes(settle, State0, State, []) :-
+    (   memberchk(intent(_, Was, Backup, Ran, Goal, Wanted), State0),
+        \+ settled(intent(Was, Backup, Ran, Goal, Wanted), State0)
+    ->  State = State0
+    ;   without(intent, State0, State)
+    ).
+becomes(arm(_, _), State, State, []).
+becomes(disarm(_), State, State, []).
 becomes(unlock, State0, State, []) :- subtract(State0, [leased], State).
 becomes(take_over(Token, _), State0, State, []) :- subtract(State0, [lock(Token, _, _, _, _, _, _, _)], State).
 becomes(survey, State0, State, Notes) :- becomes(observe, State0, State, Notes).
@@ -245,4 +256,23 @@ becomes(log_tail, State, State, []).
 becomes(hook(_, _, Action), State0, State, Notes) :- becomes(Action, State0, State, Notes).
 
 without(Name, State0, State) :-
-    findall(Fact, ( member(Fact, State0), \+ functor(Fact, Name, 1) ), State).
+    findall(Fact, ( member(Fact, State0), \+ functor(Fact, Name, _) ), State).
+
+%   What is there is what was before, or what was to be.
+
+settled(intent(Was, Backup, Ran, _, _), State) :-
+    now(current, State, Was),
+    now(backup, State, Backup),
+    now(running, State, Ran),
+    !.
+settled(intent(_, _, _, _, stopped), State) :- !, now(running, State, none).
+settled(intent(Goal, _, _, Goal, running), State) :- !, memberchk(running(Goal), State).
+settled(intent(_, _, _, Goal, running), State) :-
+    memberchk(current(Goal), State),
+    findall(Id, member(history(Id), State), History),
+    append(_, [Goal], History),
+    !.
+
+now(Name, State, Id) :-
+    Fact =.. [Name, Found],
+    (   memberchk(Fact, State) -> Id = Found ; Id = none ).

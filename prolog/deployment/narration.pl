@@ -64,6 +64,11 @@ simple(record(_), 'note in the ledger what was seen', []).
 simple(discard(Id), 'remove release ~w', [Id]).
 simple(lock(_, _, _), 'take the lock', []).
 simple(unlock, 'give the lock back', []).
+simple(intend(_, _, _, _, _), 'write down what was there, and what is to be', []).
+simple(arm(Seconds, _), 'have the host go back by itself, unless it is told otherwise within ~w s', [Seconds]).
+simple(reconnect, 'connect anew', []).
+simple(disarm(_), 'tell the host to stay with its release', []).
+simple(settle, 'clear what was written down, where it is done or undone', []).
 simple(take_over(_, _), 'end what a deployment left that ended itself, and take its lock', []).
 simple(log_tail, 'read the end of the log', []).
 
@@ -75,6 +80,11 @@ result_text(Result, Text) :-
     said(result(Result), Text).
 
 result(rolled_back(Hash)) --> !, [ 'went back to release ~w'-[Hash] ].
+result(nothing_to_recover) --> !, [ 'nothing was left half done'-[] ].
+result(completed(none)) --> !, [ 'finished; no release is active'-[] ].
+result(completed(Hash)) --> !, [ 'finished with release ~w'-[Hash] ].
+result(undone(none)) --> !, [ 'undone; nothing was active before, and nothing is now'-[] ].
+result(undone(Hash)) --> !, [ 'undone: release ~w is active as before'-[Hash] ].
 result(deployed(changed(_, New))) --> !, [ 'deployed release ~w'-[New] ].
 result(deployed(no_changes)) --> !, [ 'deployed again, without changes'-[] ].
 result(deployed(never_deployed)) --> !, [ 'deployed for the first time'-[] ].
@@ -92,6 +102,7 @@ result(Result) --> [ '~q'-[Result] ].
 
 reason(deployment_failed(Reason)) --> !, [ 'not deployed: '-[] ], reason(Reason).
 reason(rollback_failed(Reason)) --> !, [ 'not rolled back: '-[] ], reason(Reason).
+reason(recovery_failed(Reason)) --> !, [ 'not recovered: '-[] ], reason(Reason).
 reason(start_failed(Reason)) --> !, [ 'not started: '-[] ], reason(Reason).
 reason(stop_failed(Reason)) --> !, [ 'not stopped: '-[] ], reason(Reason).
 reason(drain_failed(Reason)) --> !, [ 'not drained: '-[] ], reason(Reason).
@@ -123,6 +134,7 @@ plain(locked(Owner, Since, Purpose), '~w holds the lock since ~w: ~w', [Owner, T
     format_time(atom(Time), '%FT%T%:z', Since).
 plain(known_bad_release(Hash), 'release ~w failed its health check before', [Hash]).
 plain(changed_meanwhile, 'another release became active meanwhile', []).
+plain(not_confirmed_in_time, 'it was not confirmed in time, and the host went back by itself', []).
 plain(lock_lost, 'somebody else took the lock', []).
 plain(cancelled, 'it was cancelled', []).
 plain(no_rollback_available, 'there is no release to go back to', []).

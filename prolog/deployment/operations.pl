@@ -23,6 +23,7 @@ An operation is a term named like its predicate, without the result and with its
 :- use_module(locks, [freezing/3, thawing/3, lock_state/3]).
 :- use_module(nearest, [nearest/3]).
 :- use_module(options, [check_options/3, lookup/3, default_option/3]).
+:- use_module(recovering, [recovering/3]).
 :- use_module(run, [collect_events/2, note_event/4]).
 :- use_module(running, [stopping/4, starting/3, draining/4, hooking/3, checking/4, status/4]).
 :- use_module(security, [validate_security/2, is_local_host/1]).
@@ -39,6 +40,7 @@ operation(deploy_with_rollback(S, O),  S, O, operation,     [method, secure, por
 operation(deploy_to_all_hosts(S, O),   S, O, operation,     [method, secure, port]).
 operation(rollback_service(S, O),      S, O, rollback,      [method]).
 operation(deployment_plan(S, O),       S, O, plan,          [method, port]).
+operation(recover(S, O),               S, O, operation,     [method]).
 operation(start_service(S, O),         S, O, operation,     [method]).
 operation(stop_service(S, O),          S, O, operation,     [method]).
 operation(restart_service(S, O),       S, O, operation,     [method]).
@@ -67,6 +69,8 @@ act(rollback_service(_, _), Context, Options, Result) :-
     rollback(Context, Options, Result).
 act(deployment_plan(_, _), Context, Options, Steps) :-
     planning(Context, Options, Steps).
+act(recover(_, _), Context, Options, Result) :-
+    recovering(Context, Options, Result).
 act(start_service(_, _), Context, Options, Result) :-
     starting(Context, Options, Result).
 act(stop_service(_, _), Context, Options, Result) :-
@@ -121,6 +125,9 @@ good_result(deployed).
 good_result(deployed(_)).
 good_result(unchanged).
 good_result(rolled_back(_)).
+good_result(nothing_to_recover).
+good_result(completed(_)).
+good_result(undone(_)).
 good_result(started).
 good_result(stopped).
 good_result(force_stopped).
@@ -178,6 +185,7 @@ bad_result(error(known_bad_release(_)), refused).
 bad_result(rolled_back_after_failure(error(rollback_failed(_))), not_restored).
 bad_result(error(deployment_failed(not_restored(_, _))), not_restored).
 bad_result(error(rollback_failed(not_restored(_, _))), not_restored).
+bad_result(error(recovery_failed(_)), not_restored).
 
 %!  perform(+Operation, -Result) is det.
 
@@ -294,6 +302,7 @@ operation_hosts(Scope, Service, Options, Hosts) :-
     ).
 
 combined(deploy_to_all_hosts(_, _), Results, Results) :- !.
+combined(recover(_, _), Results, Results) :- !.
 combined(deployment_plan(_, _), Results, Plan) :-
     !,
     findall(Step, ( member(result(_, Steps), Results), member(Step, Steps) ), Plan).

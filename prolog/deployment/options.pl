@@ -70,8 +70,10 @@ scope_group(host, service).
 scope_group(host, method).
 scope_group(operation, call).
 scope_group(operation, force).
+scope_group(operation, confirm).
 scope_group(plan, call).
 scope_group(plan, force).
+scope_group(plan, confirm).
 scope_group(rollback, call).
 scope_group(lock, call).
 scope_group(lock, lock).
@@ -187,6 +189,9 @@ row(call, lease, positive_seconds, default(30),
 
 row(force, force, boolean, default(false),
     "Whether to deploy although nothing changed").
+
+row(confirm, confirm_within, positive_seconds, none,
+    "Seconds within which a deployment has to confirm its release over a new connection, else the host goes back by itself").
 
 row(to, to, release_id, none,
     "Hash of the release to restore, instead of the rollback point").

@@ -8,6 +8,8 @@
             check_plan/5,               % +Kind, +Service, +Call, +Host, -Plan
             hooks_plan/4,               % +Service, +Host, +Event, -Plan
             observe_plan/2,             % +Host, -Plan
+            disarm_action/2,            % +Facts, -Action
+            release_probe/3,            % +Release, +Facts, -Probe
             observed/2,                 % ?Fact, +Facts
             earlier/3                   % +Release, +Facts, -Earlier
           ]).
@@ -15,7 +17,7 @@
 /** <module> Which steps an operation takes on a host, and in what order
 
 A plan is a list of `step(Id, Host, Action, Undo)`.  Action is done on the target (see deployment_scripts) or by the
-controller: `scan/3`, `probe/3`, `request/3`, `record/1`, `nothing/1`.  An action in `try/1` may fail without
+controller: `scan/3`, `probe/3`, `request/3`, `reconnect`, `record/1`, `nothing/1`.  An action in `try/1` may fail without
 stopping the plan.  Undo is a list of actions, performed when this step or a later one fails; the undoing of
 later steps comes first.  An action in `if_unhealthy/1` is performed when this step itself found that out.
 
@@ -24,7 +26,10 @@ target, and the release to deploy (see release/5), or `none`.  Observed is a lis
 `backup(Id)`, `release(Id)`, `port(Id, Text)`, `history(Id)`, `running(Id)` (`none`: processes that have lost their
 leader), `bad(Id)` (its health check failed), and `manifest(Id, Digest, Touched)` of a
 release that another can be built on: Touched is what was changed there since, in hexadecimal, or `-`.  After
-`unfinished(Id)` current and running are those of before the deployment that left Id.
+`unfinished(Id)` current, backup and running are those of before the operation that left Id active; `found(Id, Backup)` are then
+those that are there, and `ran(none)` says that nothing ran before.  `intent(Token, Was, Backup, Ran, Goal, Wanted)` is what an operation wrote before it
+began and did not clear: what was active, the rollback point and what ran before it (releases, or `none`), and the release
+that is to be active, and `running` or `stopped`.
 */
 
 :- autoload(library(apply), [maplist/2, foldl/4, maplist/3]).
@@ -89,9 +94,12 @@ deploy(Flavour, Facts) -->
     prepare(Facts),
     keep(Facts),
     stopping(Flavour, Facts),
+    arming(Facts),
     switch(Facts),
     starting(Flavour, Facts),
+    reconnecting(Facts),
     checking(Flavour, Facts),
+    disarming(Facts),
     finishing(Flavour, Facts).
 
 stage(Facts) -->
@@ -195,6 +203,7 @@ restart_actions(_, _, []).
 %   Where only processes without their leader run, the active release is what should.
 
 was_running(Release, Facts) :-
+    \+ observed(ran(none), Facts),
     observed(running(Running), Facts),
     (   Running == none
     ->  observed(current(Release), Facts)
@@ -207,6 +216,8 @@ check_actions(Flavour, Facts, Release, [Probe, confirm(Release)]) :-
     release_probe(Release, Facts, Probe).
 check_actions(_, _, Release, [confirm(Release)]).
 
+%!  release_probe(+Release, +Facts, -Probe) is det.
+%
 %   A release on the target is asked at its own port.
 
 release_probe(Release, Facts, Probe) :-
@@ -215,6 +226,36 @@ release_probe(Release, Facts, Probe) :-
     ->  health_probe(Service, Host, deploy, [port(Port)|Call], Probe)
     ;   health_probe(Service, Host, deploy, Call, Probe)
     ).
+
+%   With `confirm_within` the host goes back by itself, unless the release is confirmed over another connection in time.
+
+arming(Facts) -->
+    { confirmed_within(Facts, Seconds), !,
+      Facts = facts(Service, Host, _, _, _),
+      resolve(Service, Host, [], healthy_deadline, Deadline) },
+    step(arm, Facts, arm(Seconds, Deadline), []).
+arming(_) --> [].
+
+reconnecting(Facts) -->
+    { confirmed_within(Facts, _), ! },
+    step(reconnect, Facts, reconnect, []).
+reconnecting(_) --> [].
+
+disarming(Facts) -->
+    { confirmed_within(Facts, _), !,
+      disarm_action(Facts, Disarm) },
+    step(disarm, Facts, Disarm, []).
+disarming(_) --> [].
+
+confirmed_within(facts(_, _, Call, _, _), Seconds) :- lookup(confirm_within, [Call], Seconds).
+
+%!  disarm_action(+Facts, -Action) is det.
+%
+%   Action waits for a host that has begun to go back.
+
+disarm_action(facts(Service, Host, _, _, _), disarm(Seconds)) :-
+    resolve(Service, Host, [], healthy_deadline, Deadline),
+    Seconds is Deadline + 40.
 
 switch(Facts) -->
     { new_release(Facts, New, _),

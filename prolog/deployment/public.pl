@@ -3,6 +3,7 @@
             deploy_with_hooks/2,
             deploy_with_rollback/2, deploy_with_rollback/3,
             deploy_to_all_hosts/2, deploy_to_all_hosts/3,
+            recover/2, recover/3,
             deployment_plan/3,
             rollback_service/2, rollback_service/3,
             start_service/2, stop_service/2, restart_service/2,
@@ -60,6 +61,16 @@ deploy_with_rollback(Service, Options, Result) :- perform(deploy_with_rollback(S
 
 deploy_to_all_hosts(Service, Results) :- perform(deploy_to_all_hosts(Service, []), Results).
 deploy_to_all_hosts(Service, Options, Results) :- perform(deploy_to_all_hosts(Service, Options), Results).
+
+%!  recover(+Service, -Results:list) is det.
+%!  recover(+Service, +Options, -Results:list) is det.
+%
+%   Finish or undo what operations left on each host that did not come to their end: `result(Host, Status)` in order of
+%   declaration.  Status is `nothing_to_recover`, `completed(Hash)`, `undone(Hash)`, error(locked(Owner, Since, Purpose)) or
+%   error(recovery_failed(Reason)); Hash is the active release's, or `none`.
+
+recover(Service, Results) :- perform(recover(Service, []), Results).
+recover(Service, Options, Results) :- perform(recover(Service, Options), Results).
 
 %!  deployment_plan(+Service, +Options, -Plan:list) is det.
 %

@@ -1,6 +1,7 @@
 :- module(deployment_run,
           [ run/3,                      % +Plan, +Context, -Report
             remote_step/1,              % +Step
+            acting_step/1,              % +Step
             ask/2,                      % +Effect, -Answer
             collect_events/2,           % :Goal, -Events
             note_event/4                % +Host, +Step, +Result, +Notes
@@ -133,6 +134,14 @@ kind(step(_, _, Action0, _), Kind) :-
     ;   Kind = acting
     ).
 
+%!  acting_step(+Step) is semidet.
+%
+%   True when Step is performed on the target, and may change what is active or runs there.
+
+acting_step(Step) :-
+    remote_step(Step),
+    kind(Step, acting).
+
 %!  remote_step(+Step) is semidet.
 %
 %   True when Step is performed on the target.
@@ -205,6 +214,9 @@ first_failure(Begun, Step, Reason) :-
 
 controller(hook(_, _, Action), Context, Done, Result, Notes) :-
     controller(Action, Context, Done, Result, Notes).
+controller(reconnect, context(_, _, Target, _, _, _), _, Result, []) :-
+    effect(reconnect(Target), Outcome),
+    ( Outcome = failed(_) -> Result = Outcome ; Result = ok ).
 controller(nothing(Option), _, _, ok, [nothing_declared(Option)]).
 controller(scan(Dir, Patterns, Needs), _, _, Result, Notes) :-
     effect(scan(Dir, Patterns, Needs), Outcome),

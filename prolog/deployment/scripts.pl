@@ -15,7 +15,7 @@
 /** <module> Steps as one POSIX sh script
 
 Steps that follow one another on a host without needing the controller become one script: the functions of
-`target.sh` and `systemd.sh`, a few assignments, and a line a step.  What the script reports is read back into one outcome a
+`target.sh`, `systemd.sh`, `intent.sh` and `watchdog.sh`, a few assignments, and a line a step.  What the script reports is read back into one outcome a
 step.  This is the only module that writes shell words.
 */
 
@@ -48,6 +48,10 @@ remote_words(commit(Id),        [commit, Id],            15).
 remote_words(mark_bad(Id),      [mark_bad, Id],          15).
 remote_words(prune(Keep),       [prune, Keep],           60).
 remote_words(log_tail,          [log_tail],              15).
+remote_words(intend(W, B, R, G, Wanted), [intend, W, B, R, G, Wanted], 15).
+remote_words(settle,            [settle],                15).
+remote_words(arm(T, D),         [arm, Whole, Start],     15) :- Whole is ceiling(T), Start is ceiling(D).
+remote_words(disarm(T),         [disarm, Whole],         S) :- Whole is ceiling(T), S is T + 5.
 remote_words(lock(T, Id, Back), [lock, T, Id, Back],     15).
 remote_words(unlock,            [unlock],                15).
 remote_words(take_over(Of, How), [take_over, Of, How],   30).
@@ -78,9 +82,16 @@ seconds_for(Action, Seconds) :-
 
 script_text(context(Service, Host, _, Dir, Port, Token), Steps, Text) :-
     target_functions(Prelude),
-    phrase(( target_settings(context(Service, Host, none, Dir, Port, Token)), step_lines(Steps) ), Codes),
+    phrase(( target_settings(context(Service, Host, none, Dir, Port, Token)), watching(Steps), step_lines(Steps) ), Codes),
     string_codes(Body, Codes),
     string_concat(Prelude, Body, Text).
+
+%   The watchdog of a script is the script itself, run again.
+
+watching(Steps) -->
+    { member(do(_, _, arm(_, _)), Steps), ! },
+    "[ \"${1-}\" != watch ] || { watch \"$2\" \"$3\"; exit; }\n".
+watching(_) --> [].
 
 %!  target_settings(+Context)// is det.
 %
@@ -186,7 +197,7 @@ quoted([Code|Codes]) --> [Code], quoted(Codes).
 
 %!  target_functions(-Text:string) is det.
 %
-%   The functions of target.sh and systemd.sh, without comments and empty lines.
+%   The functions of target.sh, systemd.sh, intent.sh and watchdog.sh, without comments and empty lines.
 
 target_functions(Text) :-
     prelude(Text).
@@ -196,7 +207,7 @@ target_functions(Text) :-
 load_prelude :-
     prolog_load_context(directory, Here),
     findall(Text,
-            ( member(Name, ['target.sh', 'systemd.sh']),
+            ( member(Name, ['target.sh', 'systemd.sh', 'intent.sh', 'watchdog.sh']),
               atomic_list_concat([Here, Name], /, File),
               read_file_to_string(File, Text, [encoding(utf8)]) ),
             Texts),
@@ -318,6 +329,7 @@ reason("no_space", _, no_space).
 reason("timeout", _, timeout).
 reason("lock_lost", _, lock_lost).
 reason("changed_meanwhile", _, changed_meanwhile).
+reason("not_confirmed_in_time", _, not_confirmed_in_time).
 reason("held", Text, held(Owner, Since, Purpose)) :-
     split_string(Text, " ", "", Words),
     maplist([Word, Atom]>>atom_string(Atom, Word), Words, [_, _, _, Owner, Since, Purpose]).

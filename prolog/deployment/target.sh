@@ -227,6 +227,7 @@ observe() {
     done
     [ ! -r "$dir/run/history" ] || while read -r release; do got history "$release"; done <"$dir/run/history"
     [ ! -r "$dir/run/bad" ] || while read -r release; do got bad "$release"; done <"$dir/run/bad"
+    intent_told
     if process; then got running "$active"; elif left_behind; then got running none; fi
     return 0
 }
@@ -274,7 +275,7 @@ digest() { # FILE
 
 # Before its first change, a script ends what a lost connection may have left running of the same operation.
 claim() { # FUNCTION about to run
-    case $1 in observe | survey | log_tail | lock | unlock | take_over) return 0 ;; esac
+    case $1 in observe | survey | log_tail | lock | unlock | take_over | disarm) return 0 ;; esac
     [ -z "$claimed" ] || return 0
     claimed=yes
     tool mkdir -p -m 700 -- "$dir/run" || return 1
@@ -352,7 +353,7 @@ end_holder() {
 # the lock was found to be our own: never another's, if it is taken over meanwhile. Whoever takes over looks for a script
 # in the record behind the rename, and we for the lock behind the record: one of the two sees the other.
 holds() { # FUNCTION about to run
-    case $1 in observe | survey | log_tail | lock | unlock | take_over) return 0 ;; esac
+    case $1 in observe | survey | log_tail | lock | unlock | take_over | disarm) return 0 ;; esac
     [ -n "${controller-}" ] || return 0
     { renew 2>&5; } 5>&2 2>/dev/null 4<>"$dir/run/lock/holder" || because "${reason:-lock_lost}"
 }
@@ -360,7 +361,7 @@ holds() { # FUNCTION about to run
 renew() {
     holder "$dir/run/lock"
     [ "$held_by" = "$token" ] || return 1
-    [ "$holder_pid" = $$ ] || end_holder
+    [ "$holder_pid" = $$ ] || { may_end_holder && end_holder; } || return 1
     hold >&4 || because no_space || return 1
     holder "$dir/run/lock"
     [ "$held_by" = "$token" ]
@@ -388,6 +389,7 @@ lock() { # LEASE|- ACTIVE BACKUP: releases or none, which have to be that still
         holder "$dir/run/lock"
         [ "$held_by" = "$token" ] || because held "$(who)" || return 1
     fi
+    tool rm -f -- "$dir"/run/watch.* || return 1
     active=$(release_of current) backup=$(release_of .backup)
     [ "${active:-none} ${backup:-none}" = "$2 $3" ] || because changed_meanwhile
 }

@@ -569,8 +569,8 @@ def test_dry_run_and_plan_change_nothing(lab: Lab, site: Site) -> None:
     before = current(host), backup(host), servers(host)
     plan = uw.deployment_plan("web")
     assert [step.args[0] for step in plan] == [
-        "observe", "scan", "lock", "stage", "keep", "drain", "stop", "switch", "start", "health",
-        "confirm", "commit", "prune", "unlock", "record",
+        "observe", "scan", "lock", "stage", "intend", "keep", "drain", "stop", "switch", "start", "health",
+        "confirm", "commit", "prune", "settle", "unlock", "record",
     ]  # fmt: skip
     assert str(site.deploy(backend="dry")) == "deployed"
     assert (current(host), backup(host), servers(host)) == before

@@ -66,7 +66,7 @@ test(the_lease_is_around_all_that_changes_the_host, First-Last == lock-unlock) :
     Plan0 = [ step(health, h, probe(a, b, c), []), step(stop, h, stop(1), []), step(prune, h, try(prune(2)), []),
               step(record, none, record([]), []) ],
     leased_plan(Plan0, facts(api, h, [], [current(x)], none), Plan),
-    Plan = [step(First, h, lock(60, x, none), [unlock]), _, _, _, step(Last, h, try(unlock), []), step(record, _, _, _)].
+    Plan = [step(First, h, lock(60, x, none), [unlock]), _, step(intend, h, _, [settle]), _, _, step(settle, h, _, []), step(Last, h, try(unlock), []), step(record, _, _, _)].
 test(it_is_given_back_whatever_step_fails, [forall(member(Step, [lock, stage, keep, drain, stop, switch, start, confirm, commit,
                                                                  prune])), true(Failed-Leased == yes-no)]) :-
     host(running(old), Facts),

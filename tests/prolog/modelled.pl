@@ -61,7 +61,8 @@ host(stopped(S, B), [backup(J), current(I), release(J), release(I), history(J), 
 %!  model(+Operation, +Script, -Result, -Facts) is det.
 %!  model(+Operation, +Script, -Result, -Facts, -Events) is det.
 %
-%   Operation is performed as Script has it; Facts are what that left on the host, but for the marks of bad releases.
+%   Operation is performed as Script has it; Facts are what that left on the host, but for the marks of bad releases
+%   and what an operation was about to do.
 
 model(Operation, Script, Result, Facts) :-
     model(Operation, Script, Result, Facts, _).
@@ -75,7 +76,7 @@ model(Operation0, Script, Result, Facts, Events) :-
     Operation =.. [Name|Arguments],
     perform(none, Operation, Result, Events),
     modelled_host('a.example', Found),
-    findall(Fact, ( member(Fact, Found), Fact \= bad(_) ), Facts).
+    findall(Fact, ( member(Fact, Found), Fact \= bad(_), Fact \= intent(_, _, _, _, _, _) ), Facts).
 
 %!  steps(+Events, -Ids:list) is det.
 %

@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 # Name of the effect -> arity of its predicate: the run, the arguments, the outcome.
-PREDICATES = {"shell": 6, "probe": 4, "scan": 5, "sleep": 3, "emit": 3, "ledger": 3}
+PREDICATES = {"shell": 6, "probe": 4, "scan": 5, "sleep": 3, "emit": 3, "ledger": 3, "reconnect": 3}
 MODULE = "deployment_effects"
 METHODS = ("ssh", "local")
 REUSE = ("copy", "link")
@@ -99,6 +99,20 @@ class LiveEffects:
                 files = [_extra(extra) for extra in extras]
                 return tar_stream(shipment(scan, files, _base(base), self._manifests))
         raise TypeError(f"not a payload: {payload}")
+
+    def reconnect(self, run: Term, target: Term) -> str | Term:
+        """Leave the run's connection to the target, and make another."""
+        method, host, options = _target(target)
+        if method == "local":
+            return "done"
+        from unifyweaver_py.effects.connection import reconnect
+
+        with Session(run) as session:
+            try:
+                reconnect(session.run, host, options, session.stop)
+            except EffectError as error:
+                return failed(error.reason)
+        return "done"
 
     def probe(self, run: Term, target: Term, request: Term) -> Term:
         """One HTTP request, from here or through the run's connection to the target."""

@@ -43,6 +43,9 @@ class Effects(Protocol):
         `failed(Reason)`.
         """
 
+    def reconnect(self, run: Term, target: Term) -> str | Term:
+        """Leave the connection to a target, and make another: `done` or `failed(Reason)`."""
+
     def scan(self, run: Term, folder: str, patterns: Sequence[Any], needs: Sequence[str]) -> Term:
         """Hash the sources: `sources(Hash, FileCount, Bytes)` or `failed(Reason)`."""
 
@@ -139,6 +142,13 @@ class Run:
             return self._keep(key, connect())
         finally:
             lock.release()
+
+    def disconnect(self, key: object) -> None:
+        """Close the connection for `key`, if there is one."""
+        with self._lock:
+            known = self._connections.pop(key, None)
+        if known is not None:
+            known.close()
 
     def _keep(self, key: object, connection: Any) -> Any:
         with self._lock:

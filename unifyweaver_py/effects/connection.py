@@ -148,6 +148,15 @@ def connect(run: Run, host: str, options: Mapping[str, Any], stop: threading.Eve
     return connection
 
 
+def reconnect(run: Run, host: str, options: Mapping[str, Any], stop: threading.Event) -> None:
+    """Close the run's connection to the host, if there is one, and open another.
+
+    Raises `EffectError` as `connect` does.
+    """
+    run.disconnect((host, resolve(host, options)))
+    connect(run, host, options, stop)
+
+
 def _connected(run: Run, host: str, login: Login, stop: threading.Event) -> Connection:
     deadline = time.monotonic() + login.connect_timeout
     for attempt in range(RETRIES + 1):

@@ -63,7 +63,7 @@ def command_line(script: bytes, *, sudo: bool) -> str:
     number varies.
     """
     prefix = "sudo -n " if sudo else ""
-    return f"""{prefix}sh -c 'eval "$(head -c {len(script)})"'"""
+    return f"""{prefix}sh -c 'script=$(head -c {len(script)}); eval "$script"'"""
 
 
 # The process group of the script, on its standard error: what is to be ended when it has to be.

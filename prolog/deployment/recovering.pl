@@ -1,0 +1,163 @@
+:- module(deployment_recovering,
+          [ recovering/3,               % +Context, +Call, -Result
+            recovered_first/3,          % +Seen, +Context, +Call
+            recovery_plan/4             % +Way, +Intent, +Facts, -Plan
+          ]).
+
+/** <module> Finishing or undoing what an operation left that did not come to its end
+
+What is to be active, runs and is healthy is finished; everything else goes back to what was before.  Both are plans like
+any other.
+*/
+
+:- autoload(library(lists), [last/2, memberchk/2]).
+:- use_module(declarations, [resolve/5]).
+:- use_module(intents, [pending/2]).
+:- use_module(locks, [unless_locked/6, leased_run/4, lock_refusal/2]).
+:- use_module(observation, [observing/3]).
+:- use_module(plan, [observed/2, release_probe/3]).
+:- use_module(releases, [hash_of_id/2]).
+:- use_module(run, [note_event/4]).
+
+%!  recovering(+Context, +Call, -Result) is det.
+%
+%   Result is `nothing_to_recover`, `completed(Hash)` or `undone(Hash)` of the release that is active then (or `none`),
+%   error(locked(Owner, Since, Purpose)) where an operation is at work, or error(recovery_failed(Reason)).
+
+recovering(Context, Call, Result) :-
+    observing(Context, Call, Seen),
+    (   Seen = failed(Reason)
+    ->  Result = error(recovery_failed(Reason))
+    ;   unless_locked(Seen, Context, Call, recover(Seen, Context), recovering(Context), Result)
+    ).
+
+recover(Facts, Context, Result) :-
+    (   pending(Facts, Intent)
+    ->  (   finished(Intent, Facts, Context, Result0)
+        ->  Result = Result0
+        ;   undone(Intent, Facts, Context, Result)
+        )
+    ;   Result = nothing_to_recover
+    ).
+
+%!  recovered_first(+Seen:list, +Context, +Call) is semidet.
+%
+%   Seen, what was observed on the host, has the intent of an operation that is over: that is finished or undone, and what
+%   comes of it is told as the event `recovery`.  Fails where there is none.
+
+recovered_first(Seen, Context, Call) :-
+    memberchk(intent(_, _, _, _, _, _), Seen),
+    Context = context(Service, Host, _, _, _, _),
+    pending(facts(Service, Host, Call, Seen, none), _),
+    recovering(Context, Call, Result),
+    note_event(Host, recovery, Result, []).
+
+%   Fails where it can't be finished.
+
+finished(Intent, Facts, Context, Result) :-
+    recovery_plan(finish, Intent, Facts, Plan),
+    leased_run(Plan, Facts, Context, Report),
+    (   lock_refusal(Report, Result)
+    ->  true
+    ;   Report = report(completed, _, _),
+        active_after(finish, Intent, Hash),
+        Result = completed(Hash)
+    ).
+
+undone(Intent, Facts, Context, Result) :-
+    recovery_plan(undo, Intent, Facts, Plan),
+    leased_run(Plan, Facts, Context, Report),
+    (   lock_refusal(Report, Result)
+    ->  true
+    ;   Report = report(failed(_, Reason), _, _)
+    ->  Result = error(recovery_failed(Reason))
+    ;   active_after(undo, Intent, Hash),
+        Result = undone(Hash)
+    ).
+
+active_after(finish, intent(_, _, _, Goal, _), Hash) :- hash_or_none(Goal, Hash).
+active_after(undo, intent(Was, _, _, _, _), Hash) :- hash_or_none(Was, Hash).
+
+hash_or_none(none, none) :- !.
+hash_or_none(Id, Hash) :- hash_of_id(Id, Hash).
+
+%!  recovery_plan(+Way, +Intent, +Facts, -Plan) is semidet.
+%
+%   Way is `finish` or `undo`.  Only what runs can be finished, or what was to be stopped.
+
+recovery_plan(Way, Intent, Facts, Plan) :-
+    phrase(recovery(Way, Intent, Facts), Plan).
+
+recovery(finish, intent(_, _, _, _, stopped), Facts) -->
+    !,
+    step(stop, Facts, stop(10)),
+    step(settle, Facts, settle).
+recovery(finish, intent(Was, _, _, Goal, running), Facts) -->
+    { observed(current(Goal), Facts),
+      observed(running(Goal), Facts) },
+    healthy(Goal, Facts),
+    (   { Goal == Was }
+    ->  []
+    ;   step(commit, Facts, commit(Goal)),
+        pruned(Facts),
+        recorded(Goal, Was, Facts)
+    ),
+    step(settle, Facts, settle).
+recovery(undo, intent(Was, Backup, Ran, _, _), Facts) -->
+    stopped(Ran, Facts),
+    linked(current, Was, Facts),
+    linked(backup, Backup, Facts),
+    started(Ran, Facts),
+    committed(Was, Facts),
+    recorded(Was, none, Facts),
+    step(settle, Facts, settle).
+
+stopped(Ran, Facts) -->
+    { observed(running(Running), Facts), Running \== Ran, ! },
+    step(stop, Facts, stop(10)).
+stopped(_, _) --> [].
+
+linked(Name, Id, Facts) -->
+    { Fact =.. [Name, Found],
+      ( observed(Fact, Facts) -> true ; Found = none ),
+      Found \== Id, ! },
+    step(Name, Facts, link(Name, Id)).
+linked(_, _, _) --> [].
+
+started(none, _) --> !, [].
+started(Id, Facts) -->
+    { Facts = facts(Service, Host, _, _, _),
+      resolve(Service, Host, [], healthy_deadline, Deadline) },
+    step(start, Facts, start(Id, Deadline)),
+    healthy(Id, Facts).
+
+healthy(Id, Facts) -->
+    { release_probe(Id, Facts, Probe) },
+    step(health, Facts, Probe),
+    step(confirm, Facts, confirm(Id)).
+
+%   Who was confirmed before is the last of the history again.
+
+committed(Id, Facts) -->
+    { observed(history(Id), Facts),
+      findall(H, observed(history(H), Facts), History),
+      \+ last(History, Id), ! },
+    step(commit, Facts, commit(Id)).
+committed(_, _) --> [].
+
+pruned(Facts) -->
+    { Facts = facts(Service, Host, _, _, _),
+      resolve(Service, Host, [], keep_releases, Keep) },
+    step(prune, Facts, try(prune(Keep))).
+
+recorded(none, _, _) --> !, [].
+recorded(Id, Before, Facts) -->
+    { hash_of_id(Id, Hash),
+      (   Before \== none, hash_of_id(Before, Old), Old \== Hash
+      ->  More = [rollback_hash-Old]
+      ;   More = []
+      ) },
+    step(record, Facts, try(record([deployed_hash-Hash, deployed_id-Id|More]))).
+
+step(Id, facts(_, Host, _, _, _), Action) -->
+    [step(Id, Host, Action, [])].
