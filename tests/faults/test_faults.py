@@ -10,7 +10,7 @@ import pytest
 
 import unifyweaver_py as uw
 from tests.faults.hosts import embedded, real
-from tests.faults.trial import FAULTS, OPERATIONS, Bench, Case
+from tests.faults.trial import FAULTS, OPERATIONS, RECOVERIES, Bench, Case
 from tests.lab.conftest import lab, running_lab  # noqa: F401 - the lab's fixtures
 from tests.lab.lab import Lab
 from tests.lab.test_deploy import settings
@@ -41,14 +41,15 @@ def survive(bench: Bench, cases: Iterable[Case]) -> None:
 
 
 def sample(bench: Bench, operations: Iterable[str]) -> Iterator[Case]:
-    """Each step once, with one fault after another."""
+    """Each step once, with one fault after another, and both ways to recover."""
     seen: set[str] = set()
-    faults = itertools.cycle(FAULTS)
+    faults, ways = itertools.cycle(FAULTS), itertools.cycle(RECOVERIES)
     for operation in operations:
         for step in bench.steps(operation):
             if step not in seen:
                 seen.add(step)
-                yield Case(operation, step, next(fault for fault in faults if bench.suits(fault, step)))
+                fault = next(fault for fault in faults if bench.suits(fault, step))
+                yield Case(operation, step, fault, next(ways))
 
 
 def test_each_step_and_each_fault_once(bench: Bench) -> None:
@@ -58,9 +59,10 @@ def test_each_step_and_each_fault_once(bench: Bench) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.parametrize("then", RECOVERIES)
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_every_fault_at_every_step(bench: Bench, operation: str) -> None:
-    survive(bench, bench.cases(operation))
+def test_every_fault_at_every_step(bench: Bench, operation: str, then: str) -> None:
+    survive(bench, bench.cases(operation, then))
 
 
 @pytest.mark.soak

@@ -65,9 +65,10 @@ class Case:
     operation: str
     step: str
     fault: Fault
+    then: str
 
     def __str__(self) -> str:
-        return f"{self.operation}: {self.fault.name} {self.step}"
+        return f"{self.operation}: {self.fault.name} {self.step}, then {self.then}"
 
 
 class Bench:
@@ -78,7 +79,7 @@ class Bench:
         self.folder = folder
         self.own = Breakpoint(folder / "faults")
         self.own.folder.mkdir()
-        self.number = 0
+        self.number = self.broken = 0
         self.remote: set[str] = set()
         self.told = folder / "told.json"
         told = {
@@ -99,7 +100,8 @@ class Bench:
 
     def ready(self) -> None:
         """The newest release is active and runs, after whatever came before."""
-        if violations(self.host, Expected(self.version)):
+        self.site.release(self.version)
+        if violations(self.host, Expected((self.version,))):
             self.renew()
 
     def renew(self) -> None:
@@ -109,7 +111,7 @@ class Bench:
         result = self.site.deploy()
         if str(result) != "deployed":
             raise RuntimeError(f"{result}: {[str(event) for event in result.events]}")
-        found = violations(self.host, Expected(self.version))
+        found = violations(self.host, Expected((self.version,)))
         if found and self.number > 1:  # the first has nothing to go back to
             raise RuntimeError(f"not ready: {found}")
 
@@ -119,7 +121,8 @@ class Bench:
             self.number += 1
             self.site.release(self.version)
         elif operation == "broken":
-            self.site.release(f"{self.number} broken", "broken")
+            self.broken += 1
+            self.site.release(f"{self.number} broken {self.broken}", "broken")
 
     def steps(self, operation: str) -> list[str]:
         """The steps of an operation that nothing happens to, and which of them scripts do."""
@@ -129,13 +132,14 @@ class Bench:
         with self.controller(operation) as process:
             told = json.loads(process.communicate(timeout=SECONDS)[0])
         self.remote |= set(self.host.breakpoint.steps())
-        self.settle(operation)
+        assert "observe" in self.remote, "the host has no breakpoints"
+        self.settle(operation, "again")
         return list(dict.fromkeys(step for _, step, _ in told["steps"] if step != "result"))
 
-    def cases(self, operation: str) -> list[Case]:
+    def cases(self, operation: str, then: str) -> list[Case]:
         """Every fault at every step."""
         return [
-            Case(operation, step, fault)
+            Case(operation, step, fault, then)
             for step in self.steps(operation)
             for fault in FAULTS
             if self.suits(fault, step)
@@ -184,7 +188,7 @@ class Bench:
                 at.go(case.fault.how)
                 process.wait(SECONDS)
             self.host.free()
-            found = self.settle(case.operation)
+            found = self.settle(case.operation, case.then)
             signals = self.signals(bystander)
         return found + signals
 
@@ -199,11 +203,9 @@ class Bench:
         elif fault.name == "host killed":
             self.host.kill()
 
-    def settle(self, operation: str) -> list[str]:
+    def settle(self, operation: str, then: str) -> list[str]:
         """Recover, and what does not hold then."""
-        if operation == "broken":
-            self.site.release(self.version)
-        result, expected = recover(self.site, operation, self.version)
+        result, expected = RECOVERIES[then](self.site, operation, self.version)
         found = violations(self.host, expected)
         return found if result.ok else [f"recovery: {result}", *found]
 
@@ -216,8 +218,21 @@ class Bench:
         return [] if got == "SIGCONT" else [f"somebody else's process got {got}"]
 
 
-def recover(site: Site, operation: str, version: str) -> tuple[uw.Result, Expected]:
-    """Do what an operator does after a fault: the same again; after a rollback, the newest once more."""
+def again(site: Site, operation: str, version: str) -> tuple[uw.Result, Expected]:
+    """The same again; after a rollback or a broken release, the newest good one once more."""
     if operation == "stop":
-        return uw.graceful_stop(site.name), Expected(version, running=False)
-    return site.deploy(), Expected(version)
+        return uw.graceful_stop(site.name), Expected((version,), running=False)
+    site.release(version)
+    return site.deploy(), Expected((version,), running=True)
+
+
+def recover(site: Site, operation: str, version: str) -> tuple[uw.Result, Expected]:
+    """What was begun is finished or undone."""
+    result = uw.recover(site.name)
+    number = int(version)
+    before = {"stop": number, "broken": number, "deploy": number - 1, "rollback": number - 1}
+    versions = (version, str(before[operation]))
+    return result, Expected(versions, running=None if operation == "stop" else True)
+
+
+RECOVERIES = {"again": again, "recover": recover}
