@@ -76,7 +76,8 @@ surveyed(Service, Host, Call, Outcomes, facts(Service, Host, Call, Observed, Rel
 deploy_release(Flavour, Facts, Context, Result) :-
     (   nothing_to_do(Facts)
     ->  Facts = facts(_, _, _, _, release(Id, Hash, _)),
-        run([step(record, none, record([deployed_hash-Hash, deployed_id-Id]), [])], Context, _),
+        findall(rollback_hash-Back, ( observed(backup(Backup), Facts), hash_of_id(Backup, Back) ), Rollback),
+        run([step(record, none, record([deployed_hash-Hash, deployed_id-Id|Rollback]), [])], Context, _),
         Result = unchanged
     ;   known_bad(Facts, Hash)
     ->  Result = error(known_bad_release(Hash))
