@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
+import random
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -63,6 +66,20 @@ def test_each_step_and_each_fault_once(bench: Bench) -> None:
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_every_fault_at_every_step(bench: Bench, operation: str, then: str) -> None:
     survive(bench, bench.cases(operation, then))
+
+
+@pytest.mark.soak
+def test_controllers_killed_at_random_times(bench: Bench) -> None:
+    """200 of them; the seed is printed, and read from UNIFYWEAVER_SEED."""
+    seed = int(os.environ.get("UNIFYWEAVER_SEED", time.time()))
+    print(f"UNIFYWEAVER_SEED={seed}")
+    random_time = random.Random(seed).uniform
+    began = time.monotonic()
+    bench.steps("deploy")
+    longest = time.monotonic() - began
+    for number, then in zip(range(200), itertools.cycle(RECOVERIES), strict=False):
+        seconds = random_time(0, longest)
+        assert bench.interrupt(seconds, then) == [], f"round {number}: {seconds} s, then {then}"
 
 
 @pytest.mark.soak

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -182,15 +182,25 @@ class Bench:
         with self.bystander() as bystander:
             with self.controller(case.operation) as process:
                 wait_until(lambda: at.reached or process.poll() is not None, f"{case} not reached")
-                if not at.reached:
-                    return [f"not reached: {process.communicate()[0]}"]
-                self.befall(case.fault, process)
-                at.go(case.fault.how)
-                process.wait(SECONDS)
+                if at.reached:
+                    self.befall(case.fault, process)
+                    at.go(case.fault.how)
+                said = process.communicate(timeout=SECONDS)[0]
             self.host.free()
-            found = self.settle(case)
-            signals = self.signals(bystander)
-        return found + signals
+            found = [] if at.reached else ["it was not reached"]
+            lost = case.fault.name == "host killed"
+            found += self.settle(case.operation, case.then, lost=lost) + self.signals(bystander)
+        return [*found, f"the controller said {said}"] if found else []
+
+    def interrupt(self, seconds: float, then: str) -> list[str]:
+        """Kill a deployment's controller so many seconds after its start; what does not hold after recovery."""
+        self.ready()
+        self.change("deploy")
+        with self.bystander() as bystander:
+            with self.controller("deploy") as process:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(seconds)
+            return self.settle("deploy", then) + self.signals(bystander)
 
     def befall(self, fault: Fault, controller: subprocess.Popen[str]) -> None:
         if fault.kills_controller:
@@ -203,11 +213,11 @@ class Bench:
         elif fault.name == "host killed":
             self.host.kill()
 
-    def settle(self, case: Case) -> list[str]:
-        """Recover, and what does not hold then."""
-        result, expected = RECOVERIES[case.then](self.site, case.operation, self.version)
-        if case.fault.name == "host killed" and "nothing_to_recover" in str(result):
-            expected = replace(expected, running=None)  # what ran before an operation began
+    def settle(self, operation: str, then: str, *, lost: bool = False) -> list[str]:
+        """Recover, and what does not hold then. Where the host was `lost`, so was what ran before an operation began."""
+        result, expected = RECOVERIES[then](self.site, operation, self.version)
+        if lost and "nothing_to_recover" in str(result):
+            expected = replace(expected, running=None)
         found = violations(self.host, expected)
         return found if result.ok else [f"recovery: {result}", *found]
 
