@@ -16,7 +16,8 @@ import unifyweaver_py as uw
 from tests import controller
 from tests.site import Site
 
-FUNCTIONS = Path(uw.__file__).parent.parent / "prolog" / "deployment" / "target.sh"
+RULES = Path(uw.__file__).parent.parent / "prolog" / "deployment"
+FUNCTIONS = "".join((RULES / f"{name}.sh").read_text() for name in ("target", "intent", "watchdog"))
 BOOT = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 WHO = "another/pid:[1] 1 1 alice@laptop 1700000000 deployment\n"
 
@@ -47,7 +48,7 @@ class Host:
 
     def text(self, token: str, *lines: str) -> str:
         return "\n".join([
-            FUNCTIONS.read_text(), "installed() { false; }", "remove_unit() { :; }",
+            FUNCTIONS, "installed() { false; }", "remove_unit() { :; }",
             f"service=web token={token} dir='{self.dir}'", f"controller='{WHO.strip()}'", *lines,
         ]) + "\n"  # fmt: skip
 
@@ -255,3 +256,27 @@ def commands() -> str:
         with suppress(OSError):
             found.append(path.read_text(errors="replace"))
     return "\n".join(found)
+
+
+def test_watchdog_that_has_begun_is_not_ended_by_its_own_operation(host: Host) -> None:
+    host.held("slow", expiry=now() + 2000)
+    for name, said in (("other", "end p ok"), ("slow", "end p failed not_confirmed_in_time")):
+        (host.dir / f"run/watch.{name}.undoing").touch()
+        assert host.run("slow", "step p prune 1")[-1] == said
+
+
+def test_watchdog_does_nothing_once_it_is_disarmed(host: Host) -> None:
+    host.held("slow", expiry=now() + 2000)
+    armed = host.dir / "run/watch.slow"
+    armed.touch()
+    confirmed = host.file("confirmed", "token=slow", "step d disarm 1")
+    crossing = f"mv() {{ unset -f mv; sh '{confirmed}' >'{host.dir}/said'; command mv \"$@\"; }}"
+    went_back = f"go_back() {{ : >'{host.dir}/went_back'; }}"
+    host.run("slow", went_back, crossing, "watch 0 5")
+    assert "end d ok" in (host.dir / "said").read_text()
+    assert not (host.dir / "went_back").exists()
+    armed.touch()
+    host.run("slow", went_back, "watch 0 5")
+    assert (host.dir / "went_back").exists()
+    assert not armed.exists()
+    assert host.run("slow", "step d disarm 1")[-1] == "end d failed not_confirmed_in_time"

@@ -28,6 +28,7 @@ from unifyweaver_py.testing import RecordingEffects, answer, using
 TESTS = Path(__file__).parent
 HERE = "test_options.py"
 LAB = "lab/test_deploy.py"
+LAB_RECOVERY = "tests/lab/test_recovery.py"
 
 # Option, by its group of the table -> where its effect is shown.
 SHOWN = {
@@ -72,6 +73,7 @@ SHOWN = {
     "call.max_parallel": f"{HERE}::test_max_parallel_hosts_are_worked_on_at_a_time",
     "call.lock_wait": "lab/test_locks.py::test_lease_of_another_machine_is_waited_for",
     "call.lease": "lab/test_locks.py::test_lease_of_another_machine_is_waited_for",
+    "confirm.confirm_within": f"{LAB_RECOVERY}::test_host_goes_back_when_the_controller_is_killed",
     "force.force": f"{HERE}::test_force_deploys_what_is_unchanged",
     "to.to": f"{LAB}::test_rollback_by_hand_and_none_left",
     "graceful_stop.drain_timeout": f"{LAB}::test_graceful_stop_ends_a_connection_that_never_ends",

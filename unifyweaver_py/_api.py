@@ -471,7 +471,8 @@ def recover(
 ) -> HostResults:
     """Finish or undo what operations left half done, such as one whose controller was killed.
 
-    A list of ``result(Host, Status)``: ``nothing_to_recover``, ``completed(Hash)``, ``undone(Hash)`` or ``error(Reason)``.
+    A list of ``result(Host, Status)``; a status is ``nothing_to_recover``, ``completed(Hash)``, ``undone(Hash)`` or
+    ``error(Reason)``.
     """
     result = _operate("recover", service, options=options, on_event=on_event)
     return HostResults(result.term, result.ok, result.events)

@@ -109,8 +109,8 @@ def _ended_by_signals() -> Iterator[list[int]]:
 def main() -> None:
     """Deploy services by rules.
 
-    FILE declares services in Prolog; it is read as data and never run. Without SERVICE, deploy, recover, status, plan and
-    check mean all of its services; rollback and stop need to be told which when it declares several.
+    FILE declares services in Prolog; it is read as data and never run. Without SERVICE, deploy, recover, status, plan
+    and check mean all of its services; rollback and stop need to be told which when it declares several.
     """
 
 

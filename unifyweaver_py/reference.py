@@ -22,7 +22,7 @@ TITLES = {
     "method": "Of the method `ssh` or `local`, in `declare_deploy_method`; a host may have its own, but for `host`",
     "call": "Of every operation",
     "force": "Of deployments",
-    "confirm": "Of deployments",
+    "confirm": "Of deployments, too",
     "to": "Of `rollback_service`",
     "lock": "Of `lock_service`",
     "graceful_stop": "Of `graceful_stop`",

@@ -22,7 +22,8 @@ from unifyweaver_py.effects.manifests import ManifestCache
 from unifyweaver_py.effects.patterns import Pattern
 
 FUNCTIONS = "".join(
-    (_paths.prolog_dir() / "deployment" / name).read_text() for name in ("target.sh", "systemd.sh")
+    (_paths.prolog_dir() / "deployment" / name).read_text()
+    for name in ("target.sh", "systemd.sh", "intent.sh")
 )
 EXTRA = Extra(".unifyweaver/port", 0o644, b"80\n")
 COREUTILS = [

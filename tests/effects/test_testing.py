@@ -45,6 +45,7 @@ def test_the_predicates_of_the_door(registry: Registry) -> None:
         ("deployment_effects", "live_sleep", 3),
         ("deployment_effects", "live_emit", 3),
         ("deployment_effects", "live_ledger", 3),
+        ("deployment_effects", "live_reconnect", 3),
     }
 
 

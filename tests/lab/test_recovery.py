@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
@@ -54,6 +51,8 @@ def test_controller_killed_between_stop_and_start(lab: Lab, site: Site, host: Ho
     kill_at(lab, host, site, stopped=SLOW)
     assert servers(host) == []
     assert intent(host).split()[1:4] == [*before, before[0]]
+    assert the_status(uw.recover("web", backend="dry")) == f"undone('{before[0]}')"
+    assert servers(host) == []
     assert the_status(uw.recover("web")) == f"undone('{before[0]}')"
     assert (current(host), backup(host), answer(host)) == (*before, "2")
     assert (intent(host), locked(host)) == ("", False)
@@ -71,6 +70,7 @@ def test_deploying_again_starts_what_ran_and_goes_on(lab: Lab, site: Site, host:
     assert (intent(host), locked(host)) == ("", False)
 
 
+@pytest.mark.soak
 def test_deploying_what_fails_again_leaves_what_ran_running(
     lab: Lab, site: Site, host: Host
 ) -> None:
@@ -81,6 +81,7 @@ def test_deploying_what_fails_again_leaves_what_ran_running(
     assert (answer(host), current(host)) == ("2", before)
 
 
+@pytest.mark.soak
 def test_what_runs_when_its_controller_is_killed_is_finished(
     lab: Lab, site: Site, host: Host
 ) -> None:
@@ -176,6 +177,7 @@ def test_host_goes_back_when_the_controller_is_killed(lab: Lab, site: Site, host
     came_back(host, before)
 
 
+@pytest.mark.soak
 def test_first_deployment_that_nobody_confirms_leaves_nothing(lab: Lab, site: Site) -> None:
     host = lab.hosts[1]
     site.release("1", "mute")
@@ -200,6 +202,7 @@ def test_controller_that_comes_too_late_is_told_and_the_host_is_whole(
     came_back(host, before)
 
 
+@pytest.mark.soak
 def test_failure_in_time_is_undone_by_the_controller(lab: Lab, site: Site, host: Host) -> None:
     before = current(host)
     site.release("3", "broken")
@@ -208,6 +211,7 @@ def test_failure_in_time_is_undone_by_the_controller(lab: Lab, site: Site, host:
     came_back(host, before)
 
 
+@pytest.mark.soak
 def test_who_takes_over_disarms(lab: Lab, site: Site, host: Host) -> None:
     kill_at_health(lab, host, site)
     assert len(watchdogs(host)) == 2

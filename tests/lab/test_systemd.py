@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -224,3 +225,22 @@ def test_installed_unit_passes_systemd_analyze(lab: Lab, site: Site, tmp_path: P
             command = ["systemd-analyze", "verify", str(path)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_host_under_systemd_goes_back_by_itself(lab: Lab, site: Site, host: Host) -> None:
+    declare(site, lab, host)
+    site.deploy()
+    first, text = current(host), unit(host)
+    site.release("2")
+
+    def wait(event: uw.Event | uw.Begin) -> None:
+        if isinstance(event, uw.Begin) and "confirm" in event.steps:
+            assert answer(host) == "2"
+            time.sleep(2)
+
+    result = site.deploy(confirm_within=1, on_event=wait)
+    assert str(result) == "error(deployment_failed(not_confirmed_in_time))"
+    assert (current(host), answer(host), unit(host)) == (first, "1", text)
+    assert str(uw.service_status("web")) == "running"
+    assert str(site.deploy(confirm_within=30)) == "deployed"
+    assert answer(host) == "2"

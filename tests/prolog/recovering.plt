@@ -8,7 +8,7 @@
 :- use_module(library(deployment/releases), [hash_of_id/2]).
 :- use_module(library(deployment/run), [run/3]).
 :- use_module(library(deployment_glue)).
-:- use_module(library(lists), [append/3, member/2, memberchk/2]).
+:- use_module(library(lists), [append/3, member/2, memberchk/2, nth1/3]).
 :- use_module(library(plunit)).
 :- use_module(modelled).
 
@@ -197,3 +197,51 @@ release_of(Sources, Hash) :-
     hash_of_id(Id, Hash).
 
 :- end_tests(recovering).
+
+:- begin_tests(confirming, [setup(declare_api([])), cleanup(undeclare_api)]).
+
+test(the_watchdog_is_armed_before_the_switch_and_disarmed_over_a_new_connection,
+     Ids == [ lock, stage, intend, keep, drain, stop, arm, switch, start, reconnect, health, confirm, disarm, commit, prune, settle,
+              unlock, record ]) :-
+    planning_facts(running(old), [confirm_within(60)], Facts),
+    deploy_plan(deploy_with_rollback, Facts, Bare),
+    leased_plan(Bare, Facts, Plan),
+    step_ids(Plan, Ids).
+test(a_plain_deployment_is_confirmed_over_a_new_connection_too,
+     Ids == [stage, keep, drain, stop, arm, switch, start, reconnect, confirm, disarm, commit, prune, record]) :-
+    planning_facts(running(old), [confirm_within(60)], Facts),
+    deploy_plan(deploy_service, Facts, Plan),
+    step_ids(Plan, Ids).
+test(the_lease_lasts_as_long_as_the_watchdog_waits, Seconds == 120) :-
+    planning_facts(running(old), [confirm_within(60)], Facts),
+    leased_plan([step(stop, h, stop(1), [])], Facts, [step(lock, _, lock(Seconds, _, _), _)|_]).
+test(confirmed_in_time, Result == deployed) :-
+    host(running(old), Facts),
+    model(deploy_with_rollback(api, [confirm_within(60)]), [host(_, Facts), sources(new)], Result, _).
+test(who_comes_too_late_is_told, [forall(member(Step, [health, confirm, disarm])),
+                                  true(Result-Kind == error(deployment_failed(not_confirmed_in_time))-failed)]) :-
+    host(running(old), Facts),
+    too_late(Step, Script),
+    model(deploy_with_rollback(api, [confirm_within(60)]), [host(_, Facts), sources(new)|Script], Result, _),
+    result_kind(deploy_with_rollback, Result, Kind).
+test(a_failure_in_time_is_undone_and_the_watchdog_last, Steps == [start, link, disarm, settle, unlock]) :-
+    host(running(old), Facts),
+    model(deploy_with_rollback(api, [confirm_within(60)]), [host(_, Facts), sources(new), fails(_, start:_, exited(1))],
+          rolled_back_after_failure(rolled_back(_)), _, Events),
+    planning_facts(running(old), [confirm_within(60)], Planning),
+    deploy_plan(deploy_with_rollback, Planning, Bare),
+    leased_plan(Bare, Planning, Plan),
+    findall(Name,
+            ( member(event(_, _, Id, ok, _, _), Events),
+              member(step(Of, _, _, Undo), Plan),
+              nth1(N, Undo, Action),
+              atomic_list_concat([undo, Of, N], '_', Id),
+              functor(Action, Name, _),
+              memberchk(Name, [start, link, disarm, settle, unlock]) ),
+            [link|Steps]).
+
+too_late(health, [answers(_, [failed(connection_refused)]), fails(_, disarm, not_confirmed_in_time), fails(_, stop, lock_lost)]).
+too_late(confirm, [fails(_, confirm, lock_lost), fails(_, disarm, not_confirmed_in_time)]).
+too_late(disarm, [fails(_, disarm, not_confirmed_in_time)]).
+
+:- end_tests(confirming).
