@@ -15,7 +15,7 @@
 :- use_module(recovering, [recovered_first/3]).
 :- use_module(releases, [release/5, hash_of_id/2]).
 :- use_module(run, [run/3]).
-:- use_module(observation, [observing/3]).
+:- use_module(observation, [observing/3, record_seen/2]).
 
 %!  deploy(+Flavour, +Context, +Call, -Result) is det.
 %
@@ -75,9 +75,7 @@ surveyed(Service, Host, Call, Outcomes, facts(Service, Host, Call, Observed, Rel
 
 deploy_release(Flavour, Facts, Context, Result) :-
     (   nothing_to_do(Facts)
-    ->  Facts = facts(_, _, _, _, release(Id, Hash, _)),
-        findall(rollback_hash-Back, ( observed(backup(Backup), Facts), hash_of_id(Backup, Back) ), Rollback),
-        run([step(record, none, record([deployed_hash-Hash, deployed_id-Id|Rollback]), [])], Context, _),
+    ->  record_seen(Facts, Context),
         Result = unchanged
     ;   known_bad(Facts, Hash)
     ->  Result = error(known_bad_release(Hash))

@@ -1,6 +1,7 @@
 :- module(deployment_observation,
           [ context/5,                  % +Service, +Host, +Call, +Run, -Context
-            observing/3                 % +Context, +Call, -Seen
+            observing/3,                % +Context, +Call, -Seen
+            record_seen/2               % +Facts, +Context
           ]).
 
 /** <module> What an operation knows of a host before it acts
@@ -12,7 +13,8 @@ declared connection options; Dir holds all services on the host; Token marks thi
 :- autoload(library(lists), [member/2]).
 :- autoload(library(uuid), [uuid/1]).
 :- use_module(declarations, [resolve/5, declared/5, deploy_method_config/3]).
-:- use_module(plan, [observe_plan/2]).
+:- use_module(plan, [observe_plan/2, observed/2]).
+:- use_module(releases, [hash_of_id/2]).
 :- use_module(run, [run/3]).
 
 %!  context(+Service, +Host, +Call, +Run, -Context) is det.
@@ -42,3 +44,14 @@ observing(Context, Call, Seen) :-
         Seen = facts(Service, Host, Call, Observed, none)
     ).
 
+%!  record_seen(+Facts, +Context) is det.
+%
+%   The ledger learns what is active, and what can be gone back to: whoever did that may have died before recording it.
+
+record_seen(Facts, Context) :-
+    findall(Pair, seen(Facts, Pair), Pairs),
+    run([step(record, none, try(record(Pairs)), [])], Context, _).
+
+seen(Facts, deployed_hash-Hash) :- observed(current(Id), Facts), hash_of_id(Id, Hash).
+seen(Facts, deployed_id-Id) :- observed(current(Id), Facts).
+seen(Facts, rollback_hash-Hash) :- observed(backup(Id), Facts), hash_of_id(Id, Hash).

@@ -14,7 +14,7 @@ any other.
 :- use_module(declarations, [resolve/5]).
 :- use_module(intents, [pending/2]).
 :- use_module(locks, [unless_locked/6, leased_run/4, lock_refusal/2]).
-:- use_module(observation, [observing/3]).
+:- use_module(observation, [observing/3, record_seen/2]).
 :- use_module(plan, [observed/2, release_probe/3]).
 :- use_module(releases, [hash_of_id/2]).
 :- use_module(run, [note_event/4]).
@@ -37,7 +37,8 @@ recover(Facts, Context, Result) :-
         ->  Result = Result0
         ;   undone(Intent, Facts, Context, Result)
         )
-    ;   Result = nothing_to_recover
+    ;   record_seen(Facts, Context),
+        Result = nothing_to_recover
     ).
 
 %!  recovered_first(+Seen:list, +Context, +Call) is semidet.
