@@ -116,12 +116,14 @@ locked_by(Owner0, Since0, Purpose0, locked(Owner, Since, Purpose)) :-
 %!  lock_refusal(+Report, -Result) is semidet.
 %
 %   Report is of a leased plan that did not get its lease, or found other releases active, or to go back to, than it was made for.
+%   The script of a controller that has ended may take the lock late: that is a change too, and who begins anew takes it over.
 
 lock_refusal(report(failed(step(lock, _, _, _), Reason0), _, _), error(Reason)) :-
     refusal(Reason0, Reason).
 
 refusal(changed_meanwhile, changed_meanwhile).
-refusal(held(Owner, Since, Purpose), Reason) :- locked_by(Owner, Since, Purpose, Reason).
+refusal(held(Machine, Pid, Born, _, _, _), changed_meanwhile) :- controller_state(Machine, Pid, Born, ended), !.
+refusal(held(_, _, _, Owner, Since, Purpose), Reason) :- locked_by(Owner, Since, Purpose, Reason).
 refusal(locked(Owner, Since, Purpose), locked(Owner, Since, Purpose)).
 
 %!  at_work(+Token, :Goal) is semidet.

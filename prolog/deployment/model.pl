@@ -229,8 +229,8 @@ refusal(confirm(_), State, already_running(Other)) :-
     !.
 refusal(confirm(_), _, exited(unknown)) :- !.
 refusal(discard(_), _, in_use) :- !.
-refusal(lock(_, _, _), State, held(Owner, Since, Purpose)) :-
-    memberchk(lock(_, _, _, _, _, Owner, Since, Purpose), State),
+refusal(lock(_, _, _), State, held(Machine, Pid, Born, Owner, Since, Purpose)) :-
+    memberchk(lock(_, _, Machine, Pid, Born, Owner, Since, Purpose), State),
     !.
 refusal(lock(_, _, _), _, changed_meanwhile) :- !.
 refusal(keep, _, lock_lost) :- !.

@@ -2,7 +2,8 @@
           [ context/5,                  % +Service, +Host, +Call, +Run, -Context
             run_token/2,                % +Run, -Token
             observing/3,                % +Context, +Call, -Seen
-            observing_balanced/3        % +Context, +Call, -Seen
+            observing_balanced/3,       % +Context, +Call, -Seen
+            record_seen/3               % +Facts, +Context, -Outcome
           ]).
 
 /** <module> What an operation knows of a host before it acts
@@ -15,7 +16,8 @@ declared connection options; Dir holds all services on the host; Token marks thi
 :- autoload(library(uuid), [uuid/1]).
 :- use_module(balancing, [balancer_survey/3]).
 :- use_module(declarations, [resolve/5, declared/5, deploy_method_config/3]).
-:- use_module(plan, [observe_plan/2]).
+:- use_module(plan, [observe_plan/2, observed/2]).
+:- use_module(releases, [hash_of_id/2]).
 :- use_module(run, [run/3]).
 
 %!  context(+Service, +Host, +Call, +Run, -Context) is det.
@@ -70,3 +72,21 @@ observing(Plan, Context, Call, Seen) :-
         Seen = facts(Service, Host, Call, Observed, none)
     ).
 
+%!  record_seen(+Facts, +Context, -Outcome) is det.
+%
+%   The ledger learns what is active, and what can be gone back to: whoever did that may have died before recording it, or it was
+%   lost.  Outcome is `ok` or `failed(Reason)`.
+
+record_seen(Facts, Context, Outcome) :-
+    seen(Facts, current, Id, Hash),
+    seen(Facts, backup, _, Backup),
+    Pairs = [deployed_hash-Hash, deployed_id-Id, rollback_hash-Backup],
+    run([step(record, none, try(record(Pairs)), [])], Context, report(_, [done(_, Outcome, _, _)], _)).
+
+seen(Facts, Name, Id, Hash) :-
+    Fact =.. [Name, Known],
+    (   observed(Fact, Facts)
+    ->  Id = Known,
+        hash_of_id(Id, Hash)
+    ;   Id = none, Hash = none
+    ).

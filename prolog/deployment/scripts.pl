@@ -331,9 +331,9 @@ reason("timeout", _, timeout).
 reason("lock_lost", _, lock_lost).
 reason("changed_meanwhile", _, changed_meanwhile).
 reason("not_confirmed_in_time", _, not_confirmed_in_time).
-reason("held", Text, held(Owner, Since, Purpose)) :-
+reason("held", Text, held(Machine, Pid, Born, Owner, Since, Purpose)) :-
     split_string(Text, " ", "", Words),
-    maplist([Word, Atom]>>atom_string(Atom, Word), Words, [_, _, _, Owner, Since, Purpose]).
+    maplist([Word, Atom]>>atom_string(Atom, Word), Words, [Machine, Pid, Born, Owner, Since, Purpose]).
 reason("skipped", _, skipped).
 reason("in_use", _, in_use).
 reason("base_unusable", _, base_unusable).

@@ -101,6 +101,11 @@ class Host:
         return Path(f"/proc/{self._pid}/root/srv") if self.alive else self._folder / "srv"
 
     @property
+    def state(self) -> Path:
+        """The host's /run as seen from outside. It stays when the host is killed or reset."""
+        return self._run
+
+    @property
     def log(self) -> str:
         """What sshd has logged since the host was made or last reset."""
         return (self._run / "sshd.log").read_text(errors="replace")
@@ -136,6 +141,12 @@ class Host:
             self._unshare.kill()  # it ignores TERM; --kill-child ends all that is inside
             self._unshare.wait(SECONDS)
             self._unshare, self._limited = None, False
+
+    def cut(self) -> None:
+        """End every connection to the host. What runs over them runs on."""
+        everything = inhabitants(self._pid).items()
+        sessions = [str(pid) for pid, command in everything if command.startswith("sshd: ")]
+        self.run(f"kill -KILL {' '.join(sessions)}")
 
     def link_down(self) -> None:
         """Cut the host's network cable: packets are lost, in both directions, without notice."""

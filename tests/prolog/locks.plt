@@ -44,6 +44,10 @@ test(what_this_process_still_does_is_not, [setup(assertz(deployment_locks:at_wor
 test(a_process_that_has_ended_is_succeeded, Result == deployed) :-
     of_this_process(lock(Token, State, Machine, Pid, _, Owner, Since, Purpose)),
     deploys(lock(Token, State, Machine, Pid, '1', Owner, Since, Purpose), [], Result, _).
+test(who_has_ended_and_took_it_late_is_succeeded, Result == error(changed_meanwhile)) :-
+    of_this_process(lock(_, _, Machine, Pid, _, Owner, Since, Purpose)),
+    Held = held(Machine, Pid, '1', Owner, Since, Purpose),
+    deployment_locks:lock_refusal(report(failed(step(lock, h, lock(30, none, none), []), Held), [], []), Result).
 test(waiting_ends, Seen-Result == 3-error(locked('alice a@laptop', 1700000000, deployment))) :-
     of_another(held, Lock),
     deploys(Lock, [lock_wait(1.5)], Result, Ids),

@@ -1,0 +1,250 @@
+"""One fault at one step of one operation, then recovery, then what must hold."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import unifyweaver_py as uw
+from tests.faults.controller import declare
+from tests.faults.hosts import ROOT, Breakpoint, Host, wait_until
+from tests.faults.invariants import Expected, violations
+from tests.site import Site
+
+SECONDS = 90.0
+OPERATIONS = ("deploy", "rollback", "stop", "broken")
+
+# Does nothing, and tells each signal that it gets. It has the name of the service's own process.
+BYSTANDER = """
+import signal, sys, time
+for number in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}:
+    signal.signal(number, lambda got, _: print(signal.Signals(got).name, flush=True))
+print("ready", flush=True)
+while True:
+    time.sleep(60)
+"""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What happens at which point of a step, and how the script goes on after that."""
+
+    name: str
+    point: str
+    how: str = "go"
+    remote_only: bool = False
+
+    @property
+    def kills_controller(self) -> bool:
+        return self.name.startswith("controller killed")
+
+
+FAULTS = (
+    Fault("controller killed before", "before"),
+    Fault("controller killed during", "during", remote_only=True),
+    Fault("controller killed after", "after"),
+    Fault("connection cut before", "before", "die"),
+    Fault("connection cut after", "after"),
+    Fault("disk full", "before"),
+    Fault("command fails", "instead", "fail", remote_only=True),
+    Fault("host killed", "during", remote_only=True),
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A fault at a step of an operation."""
+
+    operation: str
+    step: str
+    fault: Fault
+    then: str
+
+    def __str__(self) -> str:
+        return f"{self.operation}: {self.fault.name} {self.step}, then {self.then}"
+
+
+class Bench:
+    """A service on a host with breakpoints, with three releases, of which the newest is active and runs."""
+
+    def __init__(self, host: Host, folder: Path, **options: object) -> None:
+        self.host = host
+        self.folder = folder
+        self.own = Breakpoint(folder / "faults")
+        self.own.folder.mkdir()
+        self.number = self.broken = 0
+        self.remote: set[str] = set()
+        self.told = folder / "told.json"
+        told = {
+            "folder": str(folder / "site"),
+            "hosts": {host.name: host.options},
+            "options": {"remote_dir": "~/services", "healthy_deadline": 5, **options},
+            "faults": str(self.own.folder),
+        }
+        Site(folder / "site")
+        self.told.write_text(json.dumps(told, default=str))
+        self.site = declare(told)
+        for _ in range(3):
+            self.renew()
+
+    @property
+    def version(self) -> str:
+        return str(self.number)
+
+    def ready(self) -> None:
+        """The newest release is active and runs, after whatever came before."""
+        self.site.release(self.version)
+        if violations(self.host, Expected((self.version,))):
+            self.renew()
+
+    def renew(self) -> None:
+        """A new release is active and runs."""
+        self.number += 1
+        self.site.release(self.version)
+        result = self.site.deploy()
+        if str(result) != "deployed":
+            raise RuntimeError(f"{result}: {[str(event) for event in result.events]}")
+        found = violations(self.host, Expected((self.version,)))
+        if found and self.number > 1:  # the first has nothing to go back to
+            raise RuntimeError(f"not ready: {found}")
+
+    def change(self, operation: str) -> None:
+        """What is to be shipped is new where the operation ships anything."""
+        if operation == "deploy":
+            self.number += 1
+            self.site.release(self.version)
+        elif operation == "broken":
+            self.broken += 1
+            self.site.release(f"{self.number} broken {self.broken}", "broken")
+
+    def steps(self, operation: str) -> list[str]:
+        """The steps of an operation that nothing happens to, and which of them scripts do."""
+        self.change(operation)
+        self.host.breakpoint.clear()
+        self.own.clear()
+        with self.controller(operation) as process:
+            told = json.loads(process.communicate(timeout=SECONDS)[0])
+        self.remote |= set(self.host.breakpoint.steps())
+        assert "observe" in self.remote, "the host has no breakpoints"
+        again(self.site, operation, self.version)
+        return list(dict.fromkeys(step for _, step, _ in told["steps"] if step != "result"))
+
+    def cases(self, operation: str, then: str) -> list[Case]:
+        """Every fault at every step."""
+        return [
+            Case(operation, step, fault, then)
+            for step in self.steps(operation)
+            for fault in FAULTS
+            if self.suits(fault, step)
+        ]
+
+    def suits(self, fault: Fault, step: str) -> bool:
+        """What the controller does itself is no command on the host."""
+        return step in self.remote or not fault.remote_only
+
+    @contextmanager
+    def controller(self, operation: str) -> Iterator[subprocess.Popen[str]]:
+        command = [sys.executable, "-m", "tests.faults.controller", str(self.told), operation]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    @contextmanager
+    def bystander(self) -> Iterator[subprocess.Popen[str]]:
+        """Somebody else's process, of the same user, that looks like the service's."""
+        command = [sys.executable, "-c", BYSTANDER, "server.py", "--port", "1"]
+        with subprocess.Popen(
+            command, cwd=self.folder / "site", stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout
+            process.stdout.readline()
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    def attempt(self, case: Case) -> list[str]:
+        """What does not hold after the fault and the recovery from it."""
+        self.ready()
+        self.change(case.operation)
+        at = self.host.breakpoint if case.step in self.remote else self.own
+        self.own.clear()
+        at.arm(case.fault.point, case.step)
+        with self.bystander() as bystander:
+            with self.controller(case.operation) as process:
+                wait_until(lambda: at.reached or process.poll() is not None, f"{case} not reached")
+                if at.reached:
+                    self.befall(case.fault, process)
+                    at.go(case.fault.how)
+                said = process.communicate(timeout=SECONDS)[0]
+            self.host.free()
+            found = [] if at.reached else ["it was not reached"]
+            lost = case.fault.name == "host killed"
+            found += self.settle(case.operation, case.then, lost=lost) + self.signals(bystander)
+        return [*found, f"the controller said {said}"] if found else []
+
+    def interrupt(self, seconds: float, then: str) -> list[str]:
+        """Kill a deployment's controller so many seconds after its start; what does not hold after recovery."""
+        self.ready()
+        self.change("deploy")
+        with self.bystander() as bystander:
+            with self.controller("deploy") as process:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(seconds)
+            return self.settle("deploy", then) + self.signals(bystander)
+
+    def befall(self, fault: Fault, controller: subprocess.Popen[str]) -> None:
+        if fault.kills_controller:
+            controller.kill()
+            controller.wait(SECONDS)
+        elif fault.name.startswith("connection cut"):
+            self.host.cut()
+        elif fault.name == "disk full":
+            self.host.fill()
+        elif fault.name == "host killed":
+            self.host.kill()
+
+    def settle(self, operation: str, then: str, *, lost: bool = False) -> list[str]:
+        """Recover, and what does not hold then. Where the host was `lost`, so was what ran before an operation began."""
+        result, expected = RECOVERIES[then](self.site, operation, self.version)
+        if lost and "nothing_to_recover" in str(result):
+            expected = replace(expected, running=None)
+        found = violations(self.host, expected)
+        return found if result.ok else [f"recovery: {result}", *found]
+
+    def signals(self, bystander: subprocess.Popen[str]) -> list[str]:
+        if bystander.poll() is not None:
+            return ["somebody else's process was ended"]
+        os.kill(bystander.pid, signal.SIGCONT)
+        assert bystander.stdout
+        got = bystander.stdout.readline().strip()
+        return [] if got == "SIGCONT" else [f"somebody else's process got {got}"]
+
+
+def again(site: Site, operation: str, version: str) -> tuple[uw.Result, Expected]:
+    """The same again; after a rollback or a broken release, the newest good one once more."""
+    if operation == "stop":
+        return uw.graceful_stop(site.name), Expected((version,), running=False)
+    site.release(version)
+    return site.deploy(), Expected((version,), running=True)
+
+
+def recover(site: Site, operation: str, version: str) -> tuple[uw.Result, Expected]:
+    """What was begun is finished or undone."""
+    result = uw.recover(site.name)
+    number = int(version)
+    before = {"stop": number, "broken": number, "deploy": number - 1, "rollback": number - 1}
+    versions = (version, str(before[operation]))
+    return result, Expected(versions, running=None if operation == "stop" else True)
+
+
+RECOVERIES = {"again": again, "recover": recover}
