@@ -276,3 +276,23 @@ def test_socket_that_says_nothing_is_left_after_its_time_or_when_the_run_ends(
         assert haproxy.balance(place, Term("look", ("web",)), stop) == Term(
             "failed", ("cancelled",)
         )
+
+
+# ---- declared ------------------------------------------------------------------------------------------
+
+
+def test_declared_in_python_and_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "services.pl"
+    file.write_text(
+        ":- declare_load_balancer(filed, haproxy([socket('/run/h.sock'), backend(web)])).\n"
+    )
+    uw.load(file)
+    uw.declare_load_balancer("called", socket=Path("/run/h.sock"), backend="web")
+    expected = ("haproxy", {"socket": "/run/h.sock", "backend": "web"})
+    assert dict(uw.load_balancer_config()) == {"filed": expected, "called": expected}
+    assert uw.load_balancer_config("called") == expected
+    for name in ("filed", "called"):
+        uw.undeclare_service(name)
+    assert uw.load_balancer_config("called") is None
+    with pytest.raises(uw.ExistenceError, match="needs the option backend"):
+        uw.declare_load_balancer("called", socket="/run/h.sock")
