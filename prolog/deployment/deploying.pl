@@ -17,7 +17,7 @@
 :- use_module(recovering, [recovered_first/3]).
 :- use_module(releases, [release/5, hash_of_id/2]).
 :- use_module(run, [run/3]).
-:- use_module(observation, [observing_balanced/3, record_seen/3]).
+:- use_module(observation, [observing_balanced/3, record_seen/4]).
 
 %!  deploy(+Flavour, +Context, +Call, -Result) is det.
 %
@@ -78,7 +78,7 @@ surveyed(Service, Host, Call, Outcomes, facts(Service, Host, Call, Observed, Rel
 
 deploy_release(Flavour, Facts, Context, Result) :-
     (   nothing_to_do(Facts)
-    ->  record_seen(Facts, Context, _),
+    ->  record_seen(Facts, Context, must, _),
         Result = unchanged
     ;   known_bad(Facts, Hash)
     ->  Result = error(known_bad_release(Hash))

@@ -3,7 +3,7 @@
             run_token/2,                % +Run, -Token
             observing/3,                % +Context, +Call, -Seen
             observing_balanced/3,       % +Context, +Call, -Seen
-            record_seen/3               % +Facts, +Context, -Outcome
+            record_seen/4               % +Facts, +Context, +Manner, -Outcome
           ]).
 
 /** <module> What an operation knows of a host before it acts
@@ -72,16 +72,17 @@ observing(Plan, Context, Call, Seen) :-
         Seen = facts(Service, Host, Call, Observed, none)
     ).
 
-%!  record_seen(+Facts, +Context, -Outcome) is det.
+%!  record_seen(+Facts, +Context, +Manner, -Outcome) is det.
 %
 %   The ledger learns what is active, and what can be gone back to: whoever did that may have died before recording it, or it was
-%   lost.  Outcome is `ok` or `failed(Reason)`.
+%   lost.  Manner is `must` where that tells a run's release, or `may`.  Outcome is `ok` or `failed(Reason)`.
 
-record_seen(Facts, Context, Outcome) :-
+record_seen(Facts, Context, Manner, Outcome) :-
     seen(Facts, current, Id, Hash),
     seen(Facts, backup, _, Backup),
-    Pairs = [deployed_hash-Hash, deployed_id-Id, rollback_hash-Backup],
-    run([step(record, none, try(record(Pairs)), [])], Context, report(_, [done(_, Outcome, _, _)], _)).
+    Record = record([deployed_hash-Hash, deployed_id-Id, rollback_hash-Backup]),
+    ( Manner == may -> Action = try(Record) ; Action = Record ),
+    run([step(record, none, Action, [])], Context, report(_, [done(_, Outcome, _, _)], _)).
 
 seen(Facts, Name, Id, Hash) :-
     Fact =.. [Name, Known],

@@ -4,7 +4,7 @@
 
 /** <module> The ledger's last observation of a host, made anew from the host */
 
-:- use_module(observation, [observing/3, record_seen/3]).
+:- use_module(observation, [observing/3, record_seen/4]).
 :- use_module(plan, [observed/2]).
 :- use_module(releases, [hash_of_id/2]).
 
@@ -16,7 +16,7 @@ rebuilding(Context, Call, Result) :-
     observing(Context, Call, Seen),
     (   Seen = failed(Reason)
     ->  Result = error(Reason)
-    ;   record_seen(Seen, Context, Outcome),
+    ;   record_seen(Seen, Context, may, Outcome),
         ( observed(current(Id), Seen) -> hash_of_id(Id, Hash) ; Hash = none ),
         ( Outcome = failed(Reason) -> Result = error(Reason) ; Result = recorded(Hash) )
     ).

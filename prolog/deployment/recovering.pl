@@ -16,7 +16,7 @@ any other.
 :- use_module(intents, [pending/2]).
 :- use_module(gate, [leased_run/4]).
 :- use_module(locks, [unless_locked/6, lock_refusal/2]).
-:- use_module(observation, [observing_balanced/3, record_seen/3]).
+:- use_module(observation, [observing_balanced/3, record_seen/4]).
 :- use_module(plan, [observed/2, release_probe/3]).
 :- use_module(releases, [hash_of_id/2]).
 :- use_module(run, [note_event/4]).
@@ -39,7 +39,7 @@ recover(Facts, Context, Result) :-
         ->  Result = Result0
         ;   undone(Intent, Facts, Context, Result)
         )
-    ;   record_seen(Facts, Context, _),
+    ;   record_seen(Facts, Context, must, _),
         Result = nothing_to_recover
     ).
 
