@@ -92,6 +92,6 @@ def test_each_step_and_each_fault_on_a_real_host(lab: Lab, tmp_path: Path) -> No
         survive(bench, (case for case in cases if case.fault.name != "disk full"))
         lab.reset()
         host.limit_disk(8)
-        bench.renew()
+        bench.begin()
         survive(bench, (case for case in cases if case.fault.name == "disk full"))
     uw.undeclare_service("web")

@@ -91,12 +91,17 @@ class Bench:
         Site(folder / "site")
         self.told.write_text(json.dumps(told, default=str))
         self.site = declare(told)
-        for _ in range(3):
-            self.renew()
+        self.begin()
 
     @property
     def version(self) -> str:
         return str(self.number)
+
+    def begin(self) -> None:
+        """Of a host without the service: three releases, one after another."""
+        for _ in range(3):
+            self.release()
+        self.ready()
 
     def ready(self) -> None:
         """The newest release is active and runs, after whatever came before."""
@@ -106,14 +111,16 @@ class Bench:
 
     def renew(self) -> None:
         """A new release is active and runs."""
+        self.release()
+        if found := violations(self.host, Expected((self.version,))):
+            raise RuntimeError(f"not ready: {found}")
+
+    def release(self) -> None:
         self.number += 1
         self.site.release(self.version)
         result = self.site.deploy()
         if str(result) != "deployed":
             raise RuntimeError(f"{result}: {[str(event) for event in result.events]}")
-        found = violations(self.host, Expected((self.version,)))
-        if found and self.number > 1:  # the first has nothing to go back to
-            raise RuntimeError(f"not ready: {found}")
 
     def change(self, operation: str) -> None:
         """What is to be shipped is new where the operation ships anything."""
