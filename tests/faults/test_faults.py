@@ -24,7 +24,14 @@ pytestmark = pytest.mark.usefixtures("own_ledger")
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
     with embedded(1, tmp_path / "fleet") as hosts:
-        yield Bench(hosts[0], tmp_path)
+        yield Bench(hosts, tmp_path)
+    uw.undeclare_service("web")
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Bench]:
+    with embedded(2, tmp_path / "fleet") as hosts:
+        yield Bench(hosts, tmp_path)
     uw.undeclare_service("web")
 
 
@@ -69,6 +76,12 @@ def test_every_fault_at_every_step(bench: Bench, operation: str, then: str) -> N
 
 
 @pytest.mark.soak
+@pytest.mark.parametrize("then", RECOVERIES)
+def test_every_fault_at_every_step_of_a_rollout(fleet: Bench, then: str) -> None:
+    survive(fleet, fleet.cases("rollout", then))
+
+
+@pytest.mark.soak
 def test_controllers_killed_at_random_times(bench: Bench) -> None:
     """200 of them; the seed is printed, and read from UNIFYWEAVER_SEED."""
     seed = int(os.environ.get("UNIFYWEAVER_SEED", time.time()))
@@ -87,7 +100,7 @@ def test_each_step_and_each_fault_on_a_real_host(lab: Lab, tmp_path: Path) -> No
     """Those that need a small disk are tried with one."""
     host = lab.hosts[0]
     with real(host) as breaking:
-        bench = Bench(breaking, tmp_path, **settings(lab))
+        bench = Bench([breaking], tmp_path, **settings(lab))
         cases = list(sample(bench, OPERATIONS))
         survive(bench, (case for case in cases if case.fault.name != "disk full"))
         lab.reset()

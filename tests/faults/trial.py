@@ -19,7 +19,7 @@ from tests.faults.invariants import Expected, violations
 from tests.site import Site
 
 SECONDS = 90.0
-OPERATIONS = ("deploy", "rollback", "stop", "broken")
+OPERATIONS = ("deploy", "rollback", "stop", "broken")  # on one host
 
 # Does nothing, and tells each signal that it gets. It has the name of the service's own process.
 BYSTANDER = """
@@ -72,10 +72,14 @@ class Case:
 
 
 class Bench:
-    """A service on a host with breakpoints, with three releases, of which the newest is active and runs."""
+    """A service on hosts with breakpoints, with three releases, of which the newest is active and runs.
 
-    def __init__(self, host: Host, folder: Path, **options: object) -> None:
-        self.host = host
+    What happens, happens to the last host.
+    """
+
+    def __init__(self, hosts: list[Host], folder: Path, **options: object) -> None:
+        self.hosts = hosts
+        self.host = hosts[-1]
         self.folder = folder
         self.own = Breakpoint(folder / "faults")
         self.own.folder.mkdir()
@@ -84,9 +88,10 @@ class Bench:
         self.told = folder / "told.json"
         told = {
             "folder": str(folder / "site"),
-            "hosts": {host.name: host.options},
+            "hosts": {host.name: host.options for host in hosts},
             "options": {"remote_dir": "~/services", "healthy_deadline": 5, **options},
             "faults": str(self.own.folder),
+            "suffers": self.host.name,
         }
         Site(folder / "site")
         self.told.write_text(json.dumps(told, default=str))
@@ -97,6 +102,11 @@ class Bench:
     def version(self) -> str:
         return str(self.number)
 
+    def violations(self, expected: Expected) -> list[str]:
+        return [
+            f"{host.name}: {found}" for host in self.hosts for found in violations(host, expected)
+        ]
+
     def begin(self) -> None:
         """Of a host without the service: three releases, one after another."""
         for _ in range(3):
@@ -106,13 +116,13 @@ class Bench:
     def ready(self) -> None:
         """The newest release is active and runs, after whatever came before."""
         self.site.release(self.version)
-        if violations(self.host, Expected((self.version,))):
+        if self.violations(Expected((self.version,))):
             self.renew()
 
     def renew(self) -> None:
         """A new release is active and runs."""
         self.release()
-        if found := violations(self.host, Expected((self.version,))):
+        if found := self.violations(Expected((self.version,))):
             raise RuntimeError(f"not ready: {found}")
 
     def release(self) -> None:
@@ -124,7 +134,7 @@ class Bench:
 
     def change(self, operation: str) -> None:
         """What is to be shipped is new where the operation ships anything."""
-        if operation == "deploy":
+        if operation in ("deploy", "rollout"):
             self.number += 1
             self.site.release(self.version)
         elif operation == "broken":
@@ -141,7 +151,7 @@ class Bench:
         self.remote |= set(self.host.breakpoint.steps())
         assert "observe" in self.remote, "the host has no breakpoints"
         again(self.site, operation, self.version)
-        return list(dict.fromkeys(step for _, step, _ in told["steps"] if step != "result"))
+        return list(dict.fromkeys(step for host, step, _ in told["steps"] if host == self.host.name and step != "result"))
 
     def cases(self, operation: str, then: str) -> list[Case]:
         """Every fault at every step."""
@@ -225,7 +235,7 @@ class Bench:
         result, expected = RECOVERIES[then](self.site, operation, self.version)
         if lost and "nothing_to_recover" in str(result):
             expected = replace(expected, running=None)
-        found = violations(self.host, expected)
+        found = self.violations(expected)
         return found if result.ok else [f"recovery: {result}", *found]
 
     def signals(self, bystander: subprocess.Popen[str]) -> list[str]:
@@ -242,15 +252,15 @@ def again(site: Site, operation: str, version: str) -> tuple[uw.Result, Expected
     if operation == "stop":
         return uw.graceful_stop(site.name), Expected((version,), running=False)
     site.release(version)
-    return site.deploy(), Expected((version,), running=True)
+    deploy = uw.deploy_to_all_hosts if operation == "rollout" else uw.deploy_with_rollback
+    return deploy(site.name), Expected((version,))
 
 
 def recover(site: Site, operation: str, version: str) -> tuple[uw.Result, Expected]:
     """What was begun is finished or undone."""
     result = uw.recover(site.name)
     number = int(version)
-    before = {"stop": number, "broken": number, "deploy": number - 1, "rollback": number - 1}
-    versions = (version, str(before[operation]))
+    versions = (version,) if operation in ("stop", "broken") else (version, str(number - 1))
     return result, Expected(versions, running=None if operation == "stop" else True)
 
 
