@@ -1,4 +1,4 @@
-"""A controller that a test may kill: `python -m tests.faults.controller FILE OPERATION` does it, and prints what it saw.
+"""A controller that a test may kill: `python -m tests.faults.controller FILE OPERATION` does it, and tells what it saw.
 
 FILE is JSON: `folder` of the site, `hosts` with their options, `options` of the declaration, and `faults`, the folder
 of a breakpoint (see hosts.py) at which it stops before or after a step that it does itself for the host `suffers`.

@@ -15,7 +15,7 @@ from pathlib import Path
 import unifyweaver_py as uw
 from tests.faults.controller import declare
 from tests.faults.hosts import ROOT, Breakpoint, Host, wait_until
-from tests.faults.invariants import Expected, violations
+from tests.faults.invariants import Expected, standing, violations
 from tests.site import Site
 
 SECONDS = 90.0
@@ -120,8 +120,9 @@ class Bench:
             self.renew()
 
     def renew(self) -> None:
-        """A new release is active and runs."""
-        self.release()
+        """A new release is active and runs, and so did the one before it."""
+        for _ in range(2):
+            self.release()
         if found := self.violations(Expected((self.version,))):
             raise RuntimeError(f"not ready: {found}")
 
@@ -151,7 +152,13 @@ class Bench:
         self.remote |= set(self.host.breakpoint.steps())
         assert "observe" in self.remote, "the host has no breakpoints"
         again(self.site, operation, self.version)
-        return list(dict.fromkeys(step for host, step, _ in told["steps"] if host == self.host.name and step != "result"))
+        return list(
+            dict.fromkeys(
+                step
+                for host, step, _ in told["steps"]
+                if host == self.host.name and step != "result"
+            )
+        )
 
     def cases(self, operation: str, then: str) -> list[Case]:
         """Every fault at every step."""
@@ -202,21 +209,36 @@ class Bench:
                 if at.reached:
                     self.befall(case.fault, process)
                     at.go(case.fault.how)
+                    self.await_lock(case)
                 said = process.communicate(timeout=SECONDS)[0]
+            found = self.undone(case, said) if at.reached else ["it was not reached"]
             self.host.free()
-            found = [] if at.reached else ["it was not reached"]
             lost = case.fault.name == "host killed"
             found += self.settle(case.operation, case.then, lost=lost) + self.signals(bystander)
         return [*found, f"the controller said {said}"] if found else []
+
+    def await_lock(self, case: Case) -> None:
+        """Nobody can see a script that the controller has left and that has no lock yet."""
+        if case.step == "lock" and case.fault.kills_controller:
+            wait_until((self.host.dir / "run" / "lock").exists, "the lock was not taken")
+
+    def undone(self, case: Case, said: str) -> list[str]:
+        """What does not stand though a controller that lived said that nothing had to be restored any more."""
+        if case.operation == "stop" or case.fault.name not in ("command fails", "disk full"):
+            return []
+        told = json.loads(said)["result"]
+        if "not_restored" in told or "rollback_failed" in told:
+            return []
+        versions = (self.version, str(self.number - 1))
+        return [f"before recovery, {found}" for found in standing(self.host, Expected(versions))]
 
     def interrupt(self, seconds: float, then: str) -> list[str]:
         """Kill a deployment's controller so many seconds after its start; what does not hold after recovery."""
         self.ready()
         self.change("deploy")
         with self.bystander() as bystander:
-            with self.controller("deploy") as process:
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(seconds)
+            with self.controller("deploy") as process, suppress(subprocess.TimeoutExpired):
+                process.wait(seconds)
             return self.settle("deploy", then) + self.signals(bystander)
 
     def befall(self, fault: Fault, controller: subprocess.Popen[str]) -> None:
@@ -231,7 +253,7 @@ class Bench:
             self.host.kill()
 
     def settle(self, operation: str, then: str, *, lost: bool = False) -> list[str]:
-        """Recover, and what does not hold then. Where the host was `lost`, so was what ran before an operation began."""
+        """Recover, and what does not hold then. What ran on a host that was `lost` before anything began is lost too."""
         result, expected = RECOVERIES[then](self.site, operation, self.version)
         if lost and "nothing_to_recover" in str(result):
             expected = replace(expected, running=None)
