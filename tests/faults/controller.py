@@ -1,7 +1,7 @@
-"""A controller that a test may kill: `python -m tests.faults.controller FILE OPERATION` does it, and prints what it saw.
+"""A controller that a test may kill: `python -m tests.faults.controller FILE OPERATION` does it, and tells what it saw.
 
 FILE is JSON: `folder` of the site, `hosts` with their options, `options` of the declaration, and `faults`, the folder
-of a breakpoint (see hosts.py) at which it stops before or after a step that is its own.
+of a breakpoint (see hosts.py) at which it stops before or after a step that it does itself for the host `suffers`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ OPERATIONS: dict[str, Callable[..., uw.Result]] = {
     "broken": uw.deploy_with_rollback,
     "rollback": uw.rollback_service,
     "stop": uw.graceful_stop,
+    "rollout": uw.deploy_to_all_hosts,
 }
 HOOKS = {"pre_deploy": "true", "pre_shutdown": "true", "post_deploy": "true"}
 PATIENCE = 30.0
@@ -31,16 +32,21 @@ def declare(told: dict[str, Any]) -> Site:
     site.declare(told["hosts"], **told["options"])
     for event, command in HOOKS.items():
         uw.declare_lifecycle_hook("web", event, uw.custom(command))
+    if len(told["hosts"]) > 1:
+        uw.declare_rollout("web", batches=[1, "100%"])
     return site
 
 
 class Watch:
-    """Hears of every step, and stops where it is told."""
+    """Hears of every step on a host, and stops where it is told."""
 
-    def __init__(self, faults: Path) -> None:
+    def __init__(self, faults: Path, host: str) -> None:
         self._faults = faults
+        self._host = host
 
     def __call__(self, event: uw.Event | uw.Begin) -> None:
+        if event.host != self._host:
+            return
         if isinstance(event, uw.Begin):
             for step in event.steps:
                 self._halt("before", step)
@@ -61,7 +67,7 @@ class Watch:
 def main(file: Path, operation: str) -> None:
     told = json.loads(file.read_text())
     declare(told)
-    result = OPERATIONS[operation]("web", on_event=Watch(Path(told["faults"])))
+    result = OPERATIONS[operation]("web", on_event=Watch(Path(told["faults"]), told["suffers"]))
     steps = [(event.host, event.step, str(event.outcome)) for event in result.events]
     print(json.dumps({"result": str(result), "ok": result.ok, "steps": steps}))
 

@@ -20,18 +20,22 @@ class Expected:
 
 
 def violations(host: Host, expected: Expected) -> list[str]:
-    """What does not hold, in words."""
+    """What does not hold after recovery, in words."""
+    found = standing(host, expected)
+    if (lock := host.dir / "run" / "lock").exists():
+        found.append(f"a lock was left: {(lock / 'who').read_text().strip()}")
+    return found + ledger(host)
+
+
+def standing(host: Host, expected: Expected) -> list[str]:
+    """What of that does not hold already where a controller lives to undo what failed."""
     found = []
     for link in ("current", ".backup"):
         found += whole(host.dir, link)
     if release_of(host.dir, "current") == release_of(host.dir, ".backup"):
         found.append("the rollback point is the active release itself")
     running = bool(host.servers()) if expected.running is None else expected.running
-    found += process(host, running)
-    found += version(host, expected.versions, running)
-    if (lock := host.dir / "run" / "lock").exists():
-        found.append(f"a lock was left: {(lock / 'who').read_text().strip()}")
-    return found + ledger(host)
+    return found + process(host, running) + version(host, expected.versions, running)
 
 
 def release_of(folder: Path, link: str) -> str:

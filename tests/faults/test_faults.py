@@ -6,7 +6,7 @@ import itertools
 import os
 import random
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,23 +24,39 @@ pytestmark = pytest.mark.usefixtures("own_ledger")
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
     with embedded(1, tmp_path / "fleet") as hosts:
-        yield Bench(hosts[0], tmp_path)
+        yield Bench(hosts, tmp_path)
     uw.undeclare_service("web")
 
 
-def survive(bench: Bench, cases: Iterable[Case]) -> None:
-    """Try each, print how many were survived, and tell what the others left."""
-    lost = {}
-    tried = 0
-    for case in cases:
-        tried += 1
-        if found := bench.attempt(case):
-            lost[str(case)] = found
-            bench.host.kill()
-            bench.renew()
-    print(f"{tried} faults tried, {tried - len(lost)} survived")
-    assert not lost, "\n".join(f"{case}: {'; '.join(found)}" for case, found in lost.items())
-    assert tried
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Bench]:
+    with embedded(2, tmp_path / "fleet") as hosts:
+        yield Bench(hosts, tmp_path)
+    uw.undeclare_service("web")
+
+
+Survive = Callable[[Bench, Iterable[Case]], None]
+
+
+@pytest.fixture
+def survive(capsys: pytest.CaptureFixture[str]) -> Survive:
+    """Tries each, prints how many were survived, and tells what the others left."""
+
+    def tried(bench: Bench, cases: Iterable[Case]) -> None:
+        lost = {}
+        count = 0
+        for case in cases:
+            count += 1
+            if found := bench.attempt(case):
+                lost[str(case)] = found
+                bench.host.kill()
+                bench.renew()
+        with capsys.disabled():
+            print(f"{count} faults tried, {count - len(lost)} survived")
+        assert count
+        assert not lost, "\n".join(f"{case}: {'; '.join(found)}" for case, found in lost.items())
+
+    return tried
 
 
 def sample(bench: Bench, operations: Iterable[str]) -> Iterator[Case]:
@@ -55,7 +71,7 @@ def sample(bench: Bench, operations: Iterable[str]) -> Iterator[Case]:
                 yield Case(operation, step, fault, next(ways))
 
 
-def test_each_step_and_each_fault_once(bench: Bench) -> None:
+def test_each_step_and_each_fault_once(bench: Bench, survive: Survive) -> None:
     cases = list(sample(bench, ("rollback", "stop", "deploy")))
     assert {case.fault for case in cases} == set(FAULTS)
     survive(bench, cases)
@@ -64,8 +80,16 @@ def test_each_step_and_each_fault_once(bench: Bench) -> None:
 @pytest.mark.soak
 @pytest.mark.parametrize("then", RECOVERIES)
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_every_fault_at_every_step(bench: Bench, operation: str, then: str) -> None:
+def test_every_fault_at_every_step(
+    bench: Bench, survive: Survive, operation: str, then: str
+) -> None:
     survive(bench, bench.cases(operation, then))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("then", RECOVERIES)
+def test_every_fault_at_every_step_of_a_rollout(fleet: Bench, survive: Survive, then: str) -> None:
+    survive(fleet, fleet.cases("rollout", then))
 
 
 @pytest.mark.soak
@@ -83,15 +107,19 @@ def test_controllers_killed_at_random_times(bench: Bench) -> None:
 
 
 @pytest.mark.soak
-def test_each_step_and_each_fault_on_a_real_host(lab: Lab, tmp_path: Path) -> None:  # noqa: F811
+def test_each_step_and_each_fault_on_a_real_host(
+    lab: Lab,  # noqa: F811
+    tmp_path: Path,
+    survive: Survive,
+) -> None:
     """Those that need a small disk are tried with one."""
     host = lab.hosts[0]
     with real(host) as breaking:
-        bench = Bench(breaking, tmp_path, **settings(lab))
+        bench = Bench([breaking], tmp_path, **settings(lab))
         cases = list(sample(bench, OPERATIONS))
         survive(bench, (case for case in cases if case.fault.name != "disk full"))
         lab.reset()
         host.limit_disk(8)
-        bench.renew()
+        bench.begin()
         survive(bench, (case for case in cases if case.fault.name == "disk full"))
     uw.undeclare_service("web")

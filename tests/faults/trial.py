@@ -15,11 +15,11 @@ from pathlib import Path
 import unifyweaver_py as uw
 from tests.faults.controller import declare
 from tests.faults.hosts import ROOT, Breakpoint, Host, wait_until
-from tests.faults.invariants import Expected, violations
+from tests.faults.invariants import Expected, standing, violations
 from tests.site import Site
 
 SECONDS = 90.0
-OPERATIONS = ("deploy", "rollback", "stop", "broken")
+OPERATIONS = ("deploy", "rollback", "stop", "broken")  # on one host
 
 # Does nothing, and tells each signal that it gets. It has the name of the service's own process.
 BYSTANDER = """
@@ -72,10 +72,14 @@ class Case:
 
 
 class Bench:
-    """A service on a host with breakpoints, with three releases, of which the newest is active and runs."""
+    """A service on hosts with breakpoints, with three releases, of which the newest is active and runs.
 
-    def __init__(self, host: Host, folder: Path, **options: object) -> None:
-        self.host = host
+    What happens, happens to the last host.
+    """
+
+    def __init__(self, hosts: list[Host], folder: Path, **options: object) -> None:
+        self.hosts = hosts
+        self.host = hosts[-1]
         self.folder = folder
         self.own = Breakpoint(folder / "faults")
         self.own.folder.mkdir()
@@ -84,40 +88,54 @@ class Bench:
         self.told = folder / "told.json"
         told = {
             "folder": str(folder / "site"),
-            "hosts": {host.name: host.options},
+            "hosts": {host.name: host.options for host in hosts},
             "options": {"remote_dir": "~/services", "healthy_deadline": 5, **options},
             "faults": str(self.own.folder),
+            "suffers": self.host.name,
         }
         Site(folder / "site")
         self.told.write_text(json.dumps(told, default=str))
         self.site = declare(told)
-        for _ in range(3):
-            self.renew()
+        self.begin()
 
     @property
     def version(self) -> str:
         return str(self.number)
 
+    def violations(self, expected: Expected) -> list[str]:
+        return [
+            f"{host.name}: {found}" for host in self.hosts for found in violations(host, expected)
+        ]
+
+    def begin(self) -> None:
+        """Of a host without the service: three releases, one after another."""
+        for _ in range(3):
+            self.release()
+        self.ready()
+
     def ready(self) -> None:
         """The newest release is active and runs, after whatever came before."""
         self.site.release(self.version)
-        if violations(self.host, Expected((self.version,))):
+        if self.violations(Expected((self.version,))):
             self.renew()
 
     def renew(self) -> None:
-        """A new release is active and runs."""
+        """A new release is active and runs, and so did the one before it."""
+        for _ in range(2):
+            self.release()
+        if found := self.violations(Expected((self.version,))):
+            raise RuntimeError(f"not ready: {found}")
+
+    def release(self) -> None:
         self.number += 1
         self.site.release(self.version)
         result = self.site.deploy()
         if str(result) != "deployed":
             raise RuntimeError(f"{result}: {[str(event) for event in result.events]}")
-        found = violations(self.host, Expected((self.version,)))
-        if found and self.number > 1:  # the first has nothing to go back to
-            raise RuntimeError(f"not ready: {found}")
 
     def change(self, operation: str) -> None:
         """What is to be shipped is new where the operation ships anything."""
-        if operation == "deploy":
+        if operation in ("deploy", "rollout"):
             self.number += 1
             self.site.release(self.version)
         elif operation == "broken":
@@ -134,7 +152,13 @@ class Bench:
         self.remote |= set(self.host.breakpoint.steps())
         assert "observe" in self.remote, "the host has no breakpoints"
         again(self.site, operation, self.version)
-        return list(dict.fromkeys(step for _, step, _ in told["steps"] if step != "result"))
+        return list(
+            dict.fromkeys(
+                step
+                for host, step, _ in told["steps"]
+                if host == self.host.name and step != "result"
+            )
+        )
 
     def cases(self, operation: str, then: str) -> list[Case]:
         """Every fault at every step."""
@@ -185,21 +209,36 @@ class Bench:
                 if at.reached:
                     self.befall(case.fault, process)
                     at.go(case.fault.how)
+                    self.await_lock(case)
                 said = process.communicate(timeout=SECONDS)[0]
+            found = self.undone(case, said) if at.reached else ["it was not reached"]
             self.host.free()
-            found = [] if at.reached else ["it was not reached"]
             lost = case.fault.name == "host killed"
             found += self.settle(case.operation, case.then, lost=lost) + self.signals(bystander)
         return [*found, f"the controller said {said}"] if found else []
+
+    def await_lock(self, case: Case) -> None:
+        """Nobody can see a script that the controller has left and that has no lock yet."""
+        if case.step == "lock" and case.fault.kills_controller:
+            wait_until((self.host.dir / "run" / "lock").exists, "the lock was not taken")
+
+    def undone(self, case: Case, said: str) -> list[str]:
+        """What does not stand though a controller that lived said that nothing had to be restored any more."""
+        if case.operation == "stop" or case.fault.name not in ("command fails", "disk full"):
+            return []
+        told = json.loads(said)["result"]
+        if "not_restored" in told or "rollback_failed" in told:
+            return []
+        versions = (self.version, str(self.number - 1))
+        return [f"before recovery, {found}" for found in standing(self.host, Expected(versions))]
 
     def interrupt(self, seconds: float, then: str) -> list[str]:
         """Kill a deployment's controller so many seconds after its start; what does not hold after recovery."""
         self.ready()
         self.change("deploy")
         with self.bystander() as bystander:
-            with self.controller("deploy") as process:
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(seconds)
+            with self.controller("deploy") as process, suppress(subprocess.TimeoutExpired):
+                process.wait(seconds)
             return self.settle("deploy", then) + self.signals(bystander)
 
     def befall(self, fault: Fault, controller: subprocess.Popen[str]) -> None:
@@ -214,11 +253,11 @@ class Bench:
             self.host.kill()
 
     def settle(self, operation: str, then: str, *, lost: bool = False) -> list[str]:
-        """Recover, and what does not hold then. Where the host was `lost`, so was what ran before an operation began."""
+        """Recover, and what does not hold then. What ran on a host that was `lost` before anything began is lost too."""
         result, expected = RECOVERIES[then](self.site, operation, self.version)
         if lost and "nothing_to_recover" in str(result):
             expected = replace(expected, running=None)
-        found = violations(self.host, expected)
+        found = self.violations(expected)
         return found if result.ok else [f"recovery: {result}", *found]
 
     def signals(self, bystander: subprocess.Popen[str]) -> list[str]:
@@ -235,15 +274,15 @@ def again(site: Site, operation: str, version: str) -> tuple[uw.Result, Expected
     if operation == "stop":
         return uw.graceful_stop(site.name), Expected((version,), running=False)
     site.release(version)
-    return site.deploy(), Expected((version,), running=True)
+    deploy = uw.deploy_to_all_hosts if operation == "rollout" else uw.deploy_with_rollback
+    return deploy(site.name), Expected((version,))
 
 
 def recover(site: Site, operation: str, version: str) -> tuple[uw.Result, Expected]:
     """What was begun is finished or undone."""
     result = uw.recover(site.name)
     number = int(version)
-    before = {"stop": number, "broken": number, "deploy": number - 1, "rollback": number - 1}
-    versions = (version, str(before[operation]))
+    versions = (version,) if operation in ("stop", "broken") else (version, str(number - 1))
     return result, Expected(versions, running=None if operation == "stop" else True)
 
 

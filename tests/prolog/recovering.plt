@@ -8,7 +8,7 @@
 :- use_module(library(deployment/releases), [hash_of_id/2]).
 :- use_module(library(deployment/run), [run/3]).
 :- use_module(library(deployment_glue)).
-:- use_module(library(lists), [append/3, member/2, memberchk/2, nth1/3]).
+:- use_module(library(lists), [append/3, member/2, memberchk/2, nth1/3, reverse/2]).
 :- use_module(library(plunit)).
 :- use_module(modelled).
 
@@ -57,6 +57,25 @@ killed_after(Done, Operation, State, Left) :-
     with_backend(model([host(_, Facts)]), none,
                  ( run(Prefix, Context, report(completed, _, _)), modelled_host('a.example', Left) )).
 
+% Likewise, when it was undoing what it had done, and had undone so many of its actions.
+
+killed_undoing(Done, Undone, Operation, State, Left) :-
+    operation(Operation, State, Plan),
+    append(Prefix, _, Plan),
+    length(Prefix, Done),
+    reverse(Prefix, Reversed),
+    findall(step(undo, 'a.example', try(Action), []),
+            ( member(step(_, _, _, Undo), Reversed), member(Action, Undo), Action \= if_unhealthy(_) ),
+            Undoing),
+    append(Begun, _, Undoing),
+    length(Begun, Undone),
+    host(State, Facts),
+    context(api, 'a.example', [], none, Context),
+    with_backend(model([host(_, Facts)]), none,
+                 ( run(Prefix, Context, report(completed, _, _)),
+                   forall(member(Step, Begun), run([Step], Context, _)),
+                   modelled_host('a.example', Left) )).
+
 recovers(Left, Script, Result, Facts) :-
     perform(none, recover(api, [backend(model([host(_, Left)|Script]))]), [result(_, Result)], _),
     modelled_host('a.example', Facts).
@@ -92,6 +111,23 @@ test(wherever_a_controller_is_killed_the_host_is_whole_afterwards,
     ( untouched(State, Result, Left) ; member(Sources, Allowed), settled(Operation, State, Sources, Facts0) ),
     !,
     Whole = yes.
+
+test(wherever_it_is_killed_while_it_undoes_too,
+     [forall(( member(Operation-Last, [deploy-confirm, rollback-confirm]), before(Last, Operation, Most), between(3, Most, Done) )),
+      true(Broken == [])]) :-
+    State = running(old, older),
+    once(begun(Operation, State, Allowed)),
+    findall(Undone-Result-Facts,
+            ( killed_undoing(Done, Undone, Operation, State, Left),
+              recovers(Left, [], Result, Facts),
+              nb_setval(recovered, Result),
+              \+ ( told(Result, Facts), member(Sources, Allowed), settled(Operation, State, Sources, Facts) ) ),
+            Broken).
+
+before(Step, Operation, Number) :-
+    operation(Operation, running(old, older), Plan),
+    nth1(Number, Plan, step(Step, _, _, _)),
+    !.
 
 told(nothing_to_recover, _).
 told(completed(Hash), Facts) :- active(Facts, Hash).
