@@ -43,6 +43,7 @@ def answer(balancer: Balancer) -> str:
 
 def roll(site: Site, lab: Lab, balancer: Balancer, releases: int, seconds: int) -> None:
     declare_behind(site, lab, balancer, *lab.hosts)
+    uw.declare_rollout("web", max_unavailable=1)
     assert str(site.deploy()) == "deployed"
     balancer.wait_for("UP")
     with load_on(balancer, seconds) as loads:
@@ -50,7 +51,8 @@ def roll(site: Site, lab: Lab, balancer: Balancer, releases: int, seconds: int) 
             site.release(f"{number + 2}")
             assert answer(balancer) == f"{number + 1}"
             before = {name: int(row["stot"]) for name, row in balancer.servers().items()}
-            assert str(site.deploy(max_parallel=1)) == "deployed"
+            results = uw.deploy_to_all_hosts("web")
+            assert set(results.hosts.values()) == {"deployed"}, results
             assert answer(balancer) == f"{number + 2}"
             assert all(int(row["stot"]) > before[name] for name, row in balancer.servers().items())
             assert {row["status"] for row in balancer.servers().values()} == {"UP"}
