@@ -5,7 +5,7 @@ PYTHON := $(VENV)/bin/python
 STAMPS := $(VENV)/.installed
 NEED := sh .ci/need
 
-.PHONY: demo test soak lint benchmark clean
+.PHONY: demo test soak lint benchmark benchmark-peers clean
 
 demo: $(STAMPS)-demo
 	@$(VENV)/bin/unifyweaver demo
@@ -24,9 +24,13 @@ lint: $(STAMPS)-test
 	@shellcheck prolog/deployment/*.sh prolog/deployment/*.bash tests/sites/systemctl .ci/need .ci/run
 
 benchmark: $(STAMPS)-test
-	@$(PYTHON) tests/benchmarks/deploy.py
+	@$(PYTHON) tests/benchmarks/peers.py --hosts 5 --alone
 	@$(PYTHON) tests/benchmarks/shipping.py
 	@$(PYTHON) tests/benchmarks/queries.py
+	@$(PYTHON) tests/benchmarks/rollout.py
+
+benchmark-peers: $(STAMPS)-test
+	@$(PYTHON) tests/benchmarks/peers.py
 
 clean:
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

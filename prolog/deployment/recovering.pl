@@ -13,7 +13,8 @@ any other.
 :- autoload(library(lists), [last/2, memberchk/2]).
 :- use_module(declarations, [resolve/5]).
 :- use_module(intents, [pending/2]).
-:- use_module(locks, [unless_locked/6, leased_run/4, lock_refusal/2]).
+:- use_module(gate, [leased_run/4]).
+:- use_module(locks, [unless_locked/6, lock_refusal/2]).
 :- use_module(observation, [observing/3]).
 :- use_module(plan, [observed/2, release_probe/3]).
 :- use_module(releases, [hash_of_id/2]).

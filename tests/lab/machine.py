@@ -79,6 +79,7 @@ def sshd(address: str) -> list[str]:
         "LogLevel": "VERBOSE",
         "MaxStartups": "10:30:100",
         "MaxSessions": "10",
+        "Subsystem": "sftp internal-sftp",
     }
     version = re.search(r"OpenSSH_(\d+)\.(\d+)", run("ssh", "-V").stderr)
     if version and tuple(map(int, version.groups())) >= (9, 8):
