@@ -27,6 +27,7 @@ benchmark: $(STAMPS)-test
 	@$(PYTHON) tests/benchmarks/peers.py --hosts 5 --alone
 	@$(PYTHON) tests/benchmarks/shipping.py
 	@$(PYTHON) tests/benchmarks/queries.py
+	@$(PYTHON) tests/benchmarks/rollout.py
 
 benchmark-peers: $(STAMPS)-test
 	@$(PYTHON) tests/benchmarks/peers.py

@@ -21,6 +21,10 @@ comes from.  What acts on the world needs the Python package unifyweaver_py; eve
               service_hosts/2,              % ?Service, ?Hosts
               service_host/3                % ?Service, ?Host, ?Options
             ]).
+:- reexport(deployment/rollout,
+            [ declare_rollout/2,            % +Service, +Options
+              rollout_config/2              % ?Service, ?Options
+            ]).
 :- reexport(deployment/security,
             [ validate_security/2,          % +Service, -Errors
               requires_encryption/1,        % +Service
@@ -48,6 +52,8 @@ comes from.  What acts on the world needs the Python package unifyweaver_py; eve
               deploy_to_all_hosts/3,        % +Service, +Options, -Results
               recover/2,                    % +Service, -Results
               recover/3,                    % +Service, +Options, -Results
+              resume_rollout/2,             % +Service, -Results
+              fleet_status/2,               % +Service, -Table
               deployment_plan/3,            % +Service, +Options, -Plan
               rollback_service/2,           % +Service, -Result
               rollback_service/3,           % +Service, +Options, -Result

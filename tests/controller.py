@@ -25,15 +25,17 @@ def begin(
     hook: str | None = None,
     before: str | None = None,
     stopped: str | None = None,
+    rollout: Mapping[str, Any] | None = None,
     **call: float,
 ) -> subprocess.Popen[str]:
     """Start one, that prints the result. `before` is a command before the deployment, `stopped` one between stop and
-    switch and `hook` one after the switch; `call` are options of the deployment.
+    switch and `hook` one after the switch; `rollout` is declared, and deployed by, where it is given; `call` are options
+    of the deployment.
     """
     file = site.folder.with_suffix(".json")
     told = {
         "folder": str(site.folder), "hosts": hosts, "options": options, "method": method,
-        "post_deploy": hook, "pre_deploy": before, "post_shutdown": stopped,
+        "post_deploy": hook, "pre_deploy": before, "post_shutdown": stopped, "rollout": rollout,
     }  # fmt: skip
     file.write_text(json.dumps({**told, "call": call}))
     return subprocess.Popen(
@@ -52,7 +54,11 @@ def main(file: Path) -> None:
     for event in ("pre_deploy", "post_shutdown", "post_deploy"):
         if told[event]:
             uw.declare_lifecycle_hook("web", event, uw.custom(told[event]))
-    print(site.deploy(**told["call"]))
+    if told["rollout"] is None:
+        print(site.deploy(**told["call"]))
+    else:
+        uw.declare_rollout("web", **told["rollout"])
+        print(uw.deploy_to_all_hosts("web", **told["call"]))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ TESTS = Path(__file__).parent
 HERE = "test_options.py"
 LAB = "lab/test_deploy.py"
 LAB_RECOVERY = "tests/lab/test_recovery.py"
+ROLLOUT = "prolog/rollout.plt"
 
 # Option, by its group of the table -> where its effect is shown.
 SHOWN = {
@@ -68,6 +69,17 @@ SHOWN = {
     "method.connect_timeout": f"{HERE}::test_connect_timeout_limits_the_wait_for_a_host_that_says_nothing",
     "method.command_timeout": f"{LAB}::test_command_over_its_time_is_ended_and_told",
     "method.link_unchanged": "lab/test_shipping.py::test_linked_files_share_their_inodes_and_copied_ones_do_not",
+    "place.zone": f"{ROLLOUT}::zones_are_kept_apart",
+    "place.rack": f"{ROLLOUT}::racks_are_kept_apart",
+    "rollout.batches": f"{ROLLOUT}::a_canary_then_quarters",
+    "rollout.max_unavailable": f"{ROLLOUT}::within_a_batch_no_further_host_is_begun",
+    "rollout.min_healthy_time": f"{ROLLOUT}::healthy_for_a_time_in_a_row",
+    "rollout.healthy_deadline": f"{ROLLOUT}::never_healthy_for_long_enough",
+    "rollout.max_failures": f"{ROLLOUT}::a_failure_that_is_allowed",
+    "rollout.pause_between": f"{ROLLOUT}::the_pause_is_between_batches",
+    "rollout.order": f"{ROLLOUT}::order_of_a_rule",
+    "rollout.spread": f"{ROLLOUT}::zones_are_kept_apart",
+    "rollout.on_failure": f"{ROLLOUT}::continue_does_the_rest",
     "call.backend": f"{LAB}::test_dry_run_and_plan_change_nothing",
     "call.host": f"{LAB}::test_all_hosts_agreeing_give_one_term",
     "call.max_parallel": f"{HERE}::test_max_parallel_hosts_are_worked_on_at_a_time",
@@ -109,7 +121,8 @@ def test_every_option_has_a_test_and_every_test_an_option() -> None:
 def test_its_test_is_there_and_speaks_of_it(option: str) -> None:
     file, _, name = SHOWN[option].partition("::")
     text = (TESTS / file).read_text()
-    assert re.search(rf"^def {name}\(", text, re.MULTILINE), f"{SHOWN[option]} is not there"
+    shape = rf"^test\({name}\b" if file.endswith(".plt") else rf"^def {name}\("
+    assert re.search(shape, text, re.MULTILINE), f"{SHOWN[option]} is not there"
     outside_the_list = text.partition("def table")[2] if file == HERE else text
     assert re.search(rf"\b{option.partition('.')[2]}\b", outside_the_list)
 

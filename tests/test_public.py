@@ -196,6 +196,19 @@ def test_other_ways_to_stop(running: Service, goal: str, hooks: list[str]) -> No
     assert running.hooks() == hooks
 
 
+def test_rollout(web: Service) -> None:
+    assert list(uw.query("declare_rollout(web, [batches([1]), on_failure(stop)])"))
+    assert ask("rollout_config(web, Result)") == [
+        Term("batches", ([1],)),
+        Term("on_failure", ("stop",)),
+    ]
+    assert ask("resume_rollout(web, Result)") == Term("error", ("no_rollout_to_resume",))
+    assert ask("deploy_to_all_hosts(web, Result)") == [Term("result", ("localhost", "deployed"))]
+    [row] = uw.fleet_status("web")
+    assert ask("fleet_status(web, Result)") == uw.fleet_status("web").term
+    assert (row.release, row.process, row.health) == (web.release, "running", "healthy")
+
+
 def test_drain_connections(running: Service) -> None:
     assert ask("drain_connections(web, [timeout(5)], Result)") == "drained"
     assert running.process

@@ -12,6 +12,7 @@ from unifyweaver_py._api import (
     custom,
     declare_deploy_method,
     declare_lifecycle_hook,
+    declare_rollout,
     declare_service,
     declare_service_hosts,
     declare_service_sources,
@@ -25,6 +26,7 @@ from unifyweaver_py._api import (
     drain_connections,
     exclude,
     execute_hooks,
+    fleet_status,
     force_stop_service,
     generate_deploy_script,
     generate_health_check_script,
@@ -43,8 +45,10 @@ from unifyweaver_py._api import (
     release_hash,
     requires_encryption,
     restart_service,
+    resume_rollout,
     rollback_hash,
     rollback_service,
+    rollout_config,
     run_health_check,
     run_once,
     service_config,
@@ -69,7 +73,7 @@ from unifyweaver_py._errors import (
     TypeError_,
     UnifyWeaverError,
 )
-from unifyweaver_py._results import Begin, Event, HostResults, Result
+from unifyweaver_py._results import Begin, Event, FleetStatus, HostResults, HostStatus, Result
 from unifyweaver_py._terms import PrologString, Term, Var
 
 __all__ = [
@@ -77,7 +81,9 @@ __all__ = [
     "DomainError",
     "Event",
     "ExistenceError",
+    "FleetStatus",
     "HostResults",
+    "HostStatus",
     "PrologError",
     "PrologNotFound",
     "PrologString",
@@ -91,6 +97,7 @@ __all__ = [
     "custom",
     "declare_deploy_method",
     "declare_lifecycle_hook",
+    "declare_rollout",
     "declare_service",
     "declare_service_hosts",
     "declare_service_sources",
@@ -104,6 +111,7 @@ __all__ = [
     "drain_connections",
     "exclude",
     "execute_hooks",
+    "fleet_status",
     "force_stop_service",
     "generate_deploy_script",
     "generate_health_check_script",
@@ -122,8 +130,10 @@ __all__ = [
     "release_hash",
     "requires_encryption",
     "restart_service",
+    "resume_rollout",
     "rollback_hash",
     "rollback_service",
+    "rollout_config",
     "run_health_check",
     "run_once",
     "service_config",

@@ -17,6 +17,7 @@ from unifyweaver_py._engine import engine as start_engine
 from unifyweaver_py._results import (
     Begin,
     Event,
+    FleetStatus,
     HostResults,
     InterruptedOperation,
     Result,
@@ -92,7 +93,9 @@ def _once(goal: str, **bindings: Value) -> dict[str, Value]:
 
 def _declare(goal: str, **bindings: Value) -> None:
     _once(
-        f"deployment_declarations:with_origin(user, Folder, {goal})", Folder=os.getcwd(), **bindings
+        f"deployment_declarations:with_origin(user, Folder, deployment_glue:{goal})",
+        Folder=os.getcwd(),
+        **bindings,
     )
 
 
@@ -219,6 +222,23 @@ def declare_service_hosts(
         Term("host_config", (host, _options(options))) for host, options in named.items()
     ]
     _declare("declare_service_hosts(Service, Hosts)", Service=service, Hosts=configs)
+
+
+def declare_rollout(service: str, **options: OptionValue) -> None:
+    """Declare how `deploy_to_all_hosts` goes through the hosts of a service; replaces.
+
+    ``declare_rollout("api", batches=[1, "25%"], min_healthy_time=10)``
+    """
+    _declare("declare_rollout(Service, Options)", Service=service, Options=_options(options))
+
+
+@overload
+def rollout_config(service: str) -> Options | None: ...
+@overload
+def rollout_config() -> Iterator[tuple[str, Options]]: ...
+def rollout_config(service: str | None = None) -> Any:
+    """Return the declared options of a service's rollout, or iterate over ``(service, options)``."""
+    return _facts("rollout_config(Service, Value)", service, _dict)
 
 
 @overload
@@ -461,7 +481,11 @@ def deploy_with_rollback(
 def deploy_to_all_hosts(
     service: str, *, on_event: OnEvent | None = None, **options: OptionValue
 ) -> HostResults:
-    """Do `deploy_with_rollback`, with a list of ``result(Host, Result)`` in order of declaration."""
+    """Do `deploy_with_rollback` on all hosts, in the batches of a declared rollout.
+
+    Gives a list of ``result(Host, Result)`` in order of declaration. In a rollout, results may also be
+    ``rolled_back_with_fleet`` and ``skipped(Reason)``.
+    """
     result = _operate("deploy_to_all_hosts", service, options=options, on_event=on_event)
     return HostResults(result.term, result.ok, result.events)
 
@@ -476,6 +500,24 @@ def recover(
     """
     result = _operate("recover", service, options=options, on_event=on_event)
     return HostResults(result.term, result.ok, result.events)
+
+
+def resume_rollout(
+    service: str, *, on_event: OnEvent | None = None, **options: OptionValue
+) -> HostResults:
+    """Go on with the last rollout, on the hosts that it did not come to or could not begin with.
+
+    The results are those of `deploy_to_all_hosts`, or ``error(no_rollout_to_resume)``, or
+    ``error(release_changed(Old, New))`` where what would be shipped is not what its first hosts got.
+    """
+    result = _operate("resume_rollout", service, options=options, on_event=on_event)
+    return HostResults(result.term, result.ok, result.events)
+
+
+def fleet_status(service: str, **options: OptionValue) -> FleetStatus:
+    """Look at every host: its active release, process, health, and whether the ledger says the same."""
+    result = _operate("fleet_status", service, options=options)
+    return FleetStatus(result.term, result.ok, result.events)
 
 
 def deployment_plan(service: str, **options: OptionValue) -> list[Term]:

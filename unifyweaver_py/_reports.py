@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from unifyweaver_py._api import once
-from unifyweaver_py._results import Event, Result, short, shortened
+from unifyweaver_py._results import Event, FleetStatus, Result, clock, short, shortened
 from unifyweaver_py._terms import Term, Value
 
 COLOURS = {
@@ -98,6 +98,24 @@ def _observed(events: Iterable[Event], host: str, name: str) -> str:
             if event.host == host and isinstance(note, Term) and note.name == name:
                 return short(note.args[0])
     return "-"
+
+
+def show_fleet(console: Console, service: str, fleet: FleetStatus) -> None:
+    """Print a line a host."""
+    table = _table("service", "host", "release", "process", "health", "since", "drift")
+    for row in fleet:
+        colour = COLOURS[kind_of("service_status", row.process)]
+        process = f"[{colour}]{escape(_in_words(row.process))}[/{colour}]"
+        cells = (short(row.release), process, row.health, clock(row.since), _drift(row.drift))
+        table.add_row(escape(service), escape(row.host), *cells)
+    console.print(table)
+
+
+def _drift(drift: Value) -> str:
+    match drift:
+        case Term("drift", (known, _)):
+            return f"[yellow]{short(known)} was deployed[/yellow]"
+    return "-" if drift == "none" else str(drift)
 
 
 def show_plan(console: Console, service: str, plan: Sequence[Term]) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from html import escape
-from typing import Any
+from typing import Any, cast
 
 from unifyweaver_py._tables import Table
 from unifyweaver_py._terms import Term, Value, write_term
@@ -84,14 +85,77 @@ class Result:
 class HostResults(Result):
     """The outcome on several hosts; iterates over ``result(Host, Status)`` terms."""
 
+    @property
+    def hosts(self) -> dict[str, Value]:
+        """The result of each host, also of those that nothing was done on."""
+        return {str(each.args[0]): each.args[1] for each in self}
+
     def __iter__(self) -> Iterator[Term]:
-        match self.term:
-            case list(results):
-                return iter(results)
-        raise TypeError(f"not a list of results: {self}")
+        return iter(cast("list[Term]", self.term if isinstance(self.term, list) else []))
 
     def __len__(self) -> int:
         return len(list(iter(self)))
+
+
+@dataclass(frozen=True, slots=True)
+class HostStatus:
+    """What a host is like.
+
+    Attributes:
+        host: its name.
+        release: the hash of the active release, ``none``, or ``unknown`` where it can't be reached.
+        process: ``running``, ``stopped``, ``leaderless`` (the process that was started has ended and left others
+            behind) or ``unreachable(Reason)``.
+        health: ``healthy``, ``unhealthy`` or ``unknown``.
+        since: when the process was started, in seconds since the epoch, or None.
+        drift: ``none`` where the ledger says the same of the release, else ``drift(Known, Found)``.
+    """
+
+    host: str
+    release: str
+    process: Value
+    health: str
+    since: float | None
+    drift: Value
+
+
+@dataclass(frozen=True)
+class FleetStatus(Result):
+    """What all hosts of a service are like; iterates over `HostStatus`."""
+
+    def __iter__(self) -> Iterator[HostStatus]:
+        for row in self.term if isinstance(self.term, list) else []:
+            match row:
+                case Term(
+                    "host_status", (str(host), str(release), process, str(health), since, drift)
+                ):
+                    started = None if since == "none" else float(since)  # type: ignore[arg-type]
+                    yield HostStatus(host, release, process, health, started, drift)
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    def _repr_html_(self) -> str:
+        titles = ("host", "release", "process", "health", "since", "drift")
+        rows = [
+            (
+                row.host,
+                short(row.release),
+                row.process,
+                row.health,
+                clock(row.since),
+                short(row.drift),
+            )
+            for row in self
+        ]
+        return Table(titles, rows)._repr_html_()
+
+
+def clock(seconds: float | None) -> str:
+    """Return a time in seconds since the epoch for people to read, or ``-``."""
+    if seconds is None:
+        return "-"
+    return datetime.fromtimestamp(seconds).astimezone().isoformat(sep=" ", timespec="seconds")
 
 
 Listener = Callable[[Any], None]

@@ -25,7 +25,7 @@ USE = 2
 STATUSES = {"done": 0, "failed": 1, "not_restored": 3, "refused": 4, "warned": 5}
 """The exit status for each kind of result."""
 
-LOOKING = ("service_status", "run_health_check")
+LOOKING = ("service_status", "fleet_status", "run_health_check")
 """The operations here that change nothing."""
 
 ABANDONED = "unifyweaver: left at once, and NOT undone: look at the hosts, or run it again"
@@ -153,7 +153,7 @@ def deploy(
     lock_wait: float | None,
     dry_run: bool,
 ) -> None:
-    """Deploy, check health, and roll back what fails.
+    """Deploy, check health, and roll back what fails; in batches where the file declares a rollout.
 
     Services without one named are deployed in the file's order; the first that fails ends it.
     """
@@ -166,7 +166,7 @@ def deploy(
     services = _services(file, service)
     kinds = []
     for number, name in enumerate(services, start=1):
-        kinds.append(_operate("deploy_with_rollback", name, options=options))
+        kinds.append(_operate(_way_to_deploy(name, options), name, options=options))
         if kinds[-1] not in ("done", "warned"):
             if rest := services[number:]:
                 click.echo(f"Not begun: {', '.join(rest)}", err=True)
@@ -252,6 +252,33 @@ def status(file: Path, service: str | None, host: str | None) -> None:
     _leave([kind_of("service_status", result.term) for _, result in found])
 
 
+@main.command(epilog=EPILOG)
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("service", required=False)
+@_lock_wait
+def resume(*, file: Path, service: str | None, lock_wait: float | None) -> None:
+    """Go on with the last rollout, on the hosts that it did not come to or could not begin with."""
+    options = _options(lock_wait=lock_wait)
+    _leave([_operate("resume_rollout", _one_service(file, service), options=options)])
+
+
+@_command
+def fleet(file: Path, service: str | None, host: str | None) -> None:
+    """Show every host: its release, process, health, and whether it is what was last deployed there.
+
+    Exits with 0 when all is well.
+    """
+    from unifyweaver_py._reports import kind_of, show_fleet
+    from unifyweaver_py._results import FleetStatus
+
+    kinds = []
+    for name in _services(file, service):
+        found = _perform("fleet_status", name, options=_options(host=host))
+        show_fleet(_console(), name, FleetStatus(found.term, found.ok, found.events))
+        kinds.append(kind_of("fleet_status", found.term))
+    _leave(kinds)
+
+
 @_command
 @click.option("--force", is_flag=True, help="As if something had changed.")
 def plan(file: Path, service: str | None, host: str | None, force: bool) -> None:
@@ -263,6 +290,13 @@ def plan(file: Path, service: str | None, host: str | None, force: bool) -> None
     for name in _services(file, service):
         options = _options(host=host, force=force or None)
         show_plan(console, name, deployment_plan(name, **options))
+
+
+def _way_to_deploy(service: str, options: dict[str, object]) -> str:
+    from unifyweaver_py import rollout_config
+
+    rolls = rollout_config(service) is not None and "host" not in options
+    return "deploy_to_all_hosts" if rolls else "deploy_with_rollback"
 
 
 def _options(**options: object) -> dict[str, object]:
@@ -305,11 +339,11 @@ def _operate(operation: str, service: str, *, options: dict[str, object]) -> str
 def _perform(operation: str, service: str, *arguments: str, options: dict[str, object]) -> Result:
     from unifyweaver_py import _api
     from unifyweaver_py._progress import progress
-    from unifyweaver_py._results import InterruptedOperation
+    from unifyweaver_py._results import HostResults, InterruptedOperation
 
     try:
         with progress(_console(stderr=True)) as show:
-            return _api._operate(operation, service, *arguments, options=options, on_event=show)
+            done = _api._operate(operation, service, *arguments, options=options, on_event=show)
     except InterruptedOperation:
         raise
     except KeyboardInterrupt:
@@ -317,6 +351,9 @@ def _perform(operation: str, service: str, *arguments: str, options: dict[str, o
             raise
         click.echo(ABANDONED, err=True)
         sys.exit(STATUSES["not_restored"])
+    if isinstance(done.term, list):
+        return HostResults(done.term, done.ok, done.events)
+    return done
 
 
 def _leave(kinds: Sequence[str]) -> NoReturn:

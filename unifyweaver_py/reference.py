@@ -20,6 +20,8 @@ END = "<!-- end of the options -->"
 TITLES = {
     "service": "Of a service, in `declare_service`; a host may have its own, but for `host` and `source_dir`",
     "method": "Of the method `ssh` or `local`, in `declare_deploy_method`; a host may have its own, but for `host`",
+    "place": "Of a host alone",
+    "rollout": "Of a rollout, in `declare_rollout`",
     "call": "Of every operation",
     "force": "Of deployments",
     "confirm": "Of deployments, too",

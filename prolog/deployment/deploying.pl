@@ -1,6 +1,7 @@
 :- module(deployment_deploying,
           [ deploy/4,                   % +Flavour, +Context, +Call, -Result
             rollback/3,                 % +Context, +Call, -Result
+            withdraw/4,                 % +Way, +Context, +Call, -Result
             planning/3                  % +Context, +Call, -Steps
           ]).
 
@@ -8,10 +9,11 @@
 
 :- autoload(library(apply), [exclude/3]).
 :- autoload(library(lists), [append/3, last/2, member/2, memberchk/2]).
-:- use_module(locks, [unless_locked/6, locked_out/5, leased_run/4, leased_plan/3, lock_refusal/2]).
+:- use_module(locks, [unless_locked/6, locked_out/5, leased_plan/4, lock_refusal/2]).
+:- use_module(gate, [leased_run/4]).
 :- use_module(intents, [settled/2]).
 :- use_module(options, [lookup/3]).
-:- use_module(plan, [survey_plan/4, deploy_plan/3, rollback_plan/3, observed/2, earlier/3]).
+:- use_module(plan, [survey_plan/4, deploy_plan/3, rollback_plan/3, vacate_plan/2, observed/2, earlier/3]).
 :- use_module(recovering, [recovered_first/3]).
 :- use_module(releases, [release/5, hash_of_id/2]).
 :- use_module(run, [run/3]).
@@ -243,6 +245,32 @@ rollback_result(failed(Step, Reason0), Undone, _, error(rollback_failed(Reason))
     ;   Reason = Reason1
     ).
 
+%!  withdraw(+Way, +Context, +Call, -Result) is det.
+%
+%   A deployment that succeeded is taken back, for the rest of its fleet did not follow.  Way is `kept` where the rollback point is
+%   what was before, or `new` where nothing was: then nothing stays active.  Result is `rolled_back_with_fleet` or as in rollback/3.
+
+withdraw(kept, Context, Call, Result) :-
+    rollback(Context, Call, Result0),
+    ( Result0 = rolled_back(_) -> Result = rolled_back_with_fleet ; Result = Result0 ).
+withdraw(new, Context, Call, Result) :-
+    observing(Context, Call, Seen),
+    (   Seen = failed(Reason)
+    ->  Result = error(rollback_failed(Reason))
+    ;   unless_locked(Seen, Context, Call, vacate(Seen, Context), withdraw(new, Context), Result)
+    ).
+
+vacate(Facts, Context, Result) :-
+    vacate_plan(Facts, Plan),
+    leased_run(Plan, Facts, Context, Report),
+    (   lock_refusal(Report, Result)
+    ->  true
+    ;   Report = report(completed, _, _)
+    ->  Result = rolled_back_with_fleet
+    ;   Report = report(Verdict, _, Undone),
+        rollback_result(Verdict, Undone, none, Result)
+    ).
+
 %!  planning(+Context, +Call, -Steps:list) is det.
 %
 %   The steps that deploy_with_rollback/3 would take on this host, from what is observed there now.  A host that
@@ -269,4 +297,4 @@ remaining(Facts, [step(stage, Host, failed(known_bad_release(Hash)), [])]) :-
     Facts = facts(_, Host, _, _, _).
 remaining(Facts, Plan) :-
     deploy_plan(deploy_with_rollback, Facts, Bare),
-    leased_plan(Bare, Facts, Plan).
+    leased_plan(own, Bare, Facts, Plan).

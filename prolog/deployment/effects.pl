@@ -2,7 +2,8 @@
           [ effect/2,                   % +Effect, -Outcome
             effect_row/2,               % ?Effect, ?Documentation
             with_backend/3,             % +Backend, +Run, :Goal
-            in_phase/2                  % +Phase, :Goal
+            in_phase/2,                 % +Phase, :Goal
+            backend_setting/3           % -Backend, -Run, -Phase
           ]).
 
 /** <module> The door between rules and the world
@@ -45,11 +46,12 @@ effect_row(now, "seconds since the epoch").
 %!  with_backend(+Backend, +Run, :Goal) is semidet.
 %
 %   Goal's effects in this thread are those of Backend; Run is the atom by which Python knows the operation,
-%   or `none`.
+%   or `none`.  The phase stays what it is.
 
 with_backend(Backend, Run, Goal) :-
     setting(Old),
-    b_setval(deployment_effects, setting(Backend, Run, forward)),
+    Old = setting(_, _, Phase),
+    b_setval(deployment_effects, setting(Backend, Run, Phase)),
     (   Backend = model(Script)
     ->  start_model(Script)
     ;   true
@@ -67,6 +69,13 @@ in_phase(Phase, Goal) :-
     b_setval(deployment_effects, setting(Backend, Run, Phase)),
     once(Goal),
     b_setval(deployment_effects, Old).
+
+%!  backend_setting(-Backend, -Run, -Phase) is det.
+%
+%   Those of this thread.
+
+backend_setting(Backend, Run, Phase) :-
+    setting(setting(Backend, Run, Phase)).
 
 setting(Setting) :-
     nb_current(deployment_effects, Setting),

@@ -3,6 +3,7 @@
             method_now/4,               % ?Service, ?Value, ?Origin, ?Sequence
             sources_now/4,              % ?Service, ?Value, ?Origin, ?Sequence
             hosts_now/4,                % ?Service, ?Hosts, ?Origin, ?Sequence
+            rollout_now/4,              % ?Service, ?Options, ?Origin, ?Sequence
             hook/5,                     % ?Service, ?Event, ?Action, ?Origin, ?Sequence
             host_entry/3,               % ?Service, ?Host, ?Options
             host_name_in/3,             % ?Host, ?Kind, ?Service
@@ -43,6 +44,7 @@ so that a query is one look-up.
     method_now/4,               % Service, method(Method, Options), Origin, Sequence
     sources_now/4,              % Service, sources(Patterns, Dir), Origin, Sequence
     hosts_now/4,                % Service, Hosts, Origin, Sequence
+    rollout_now/4,              % Service, Options, Origin, Sequence
     superseded/5,               % Kind, Service, Value, Origin, Sequence
     hook/5,                     % Service, Event, Action, Origin, Sequence
     host_entry/3,               % Service, Host, Options: the elements of hosts_now/4
@@ -57,6 +59,7 @@ fact(service, Service, Value, Origin, Sequence, service_now(Service, Value, Orig
 fact(method, Service, Value, Origin, Sequence, method_now(Service, Value, Origin, Sequence)).
 fact(sources, Service, Value, Origin, Sequence, sources_now(Service, Value, Origin, Sequence)).
 fact(hosts, Service, Value, Origin, Sequence, hosts_now(Service, Value, Origin, Sequence)).
+fact(rollout, Service, Value, Origin, Sequence, rollout_now(Service, Value, Origin, Sequence)).
 
 %!  in_one_change(:Goal) is semidet.
 %
@@ -78,7 +81,7 @@ change(Goal) :-
 
 %!  declare(+Kind, +Service, +Value) is det.
 %
-%   Value becomes the current declaration of Kind (service, method, sources or hosts) about Service.
+%   Value becomes the current declaration of Kind (service, method, sources, hosts or rollout) about Service.
 
 declare(Kind, Service, Value) :-
     in_one_change(declare_now(Kind, Service, Value)).
@@ -147,6 +150,7 @@ index(hosts, Service, Hosts) :-
     !,
     forall(member(host_config(Host, Options), Hosts),
            assertz(host_entry(Service, Host, Options))).
+index(rollout, _, _) :- !.
 index(Kind, Service, Value) :-
     (   named_host(Value, Host)
     ->  assertz(host_name_in(Host, Kind, Service))
@@ -160,6 +164,7 @@ index(Kind, Service, Value) :-
 unindex(hosts, Service, _) :-
     !,
     retractall(host_entry(Service, _, _)).
+unindex(rollout, _, _) :- !.
 unindex(Kind, Service, Value) :-
     (   named_host(Value, Host)
     ->  retractall(host_name_in(Host, Kind, Service))

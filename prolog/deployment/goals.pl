@@ -54,6 +54,7 @@ query(service_sources/2).
 query(service_hosts/2).
 query(service_host/3).
 query(lifecycle_hooks/2).
+query(rollout_config/2).
 query(deployed_hash/2).
 query(deployed_hash/3).
 query(rollback_hash/2).

@@ -13,7 +13,8 @@ A check is an action `probe(Policy, Request, Expect)`.
 
   - Policy is `policy(Limit, Pause, Wrong, Right)`: Limit is `deadline(Seconds)` or `attempts(N)`; Pause is
     `every(Seconds)` or `growing(From, To)`, doubling; that many Wrong answers in a row (or `any` number)
-    mean unhealthy; that many Right ones in a row mean healthy.
+    mean unhealthy; that many Right ones in a row mean healthy, or, where Right is `for(Seconds)`, nothing but right
+    ones for so long.
   - Request is `request(Method, Url, Options)`, see effect `probe`.
   - Expect is `expect(Status, Text)`: Text must be part of the body, unless it is `none`.
 */
@@ -64,8 +65,15 @@ value(Scope, _, Name, Value) :-
 
 %   A deployment's process is given until its deadline; refused connections mean "not yet".
 
-policy(deploy, Service, Host, Call, policy(deadline(Deadline), growing(0.05, 1), 3, 1)) :-
-    resolve(Service, Host, Call, healthy_deadline, Deadline).
+policy(deploy, Service, Host, Call, policy(deadline(Deadline), growing(0.05, 1), 3, Right)) :-
+    resolve(Service, Host, Call, healthy_deadline, Seconds),
+    (   lookup(min_healthy_time, [Call], Lasting),
+        Lasting > 0
+    ->  Deadline is Seconds + Lasting,
+        Right = for(Lasting)
+    ;   Deadline = Seconds,
+        Right = 1
+    ).
 policy(check, _, _, Call, policy(attempts(Retries), every(Delay), any, Successes)) :-
     value(health_check, Call, retries, Retries),
     value(health_check, Call, delay, Delay),
@@ -133,9 +141,9 @@ judge(_, failed(Reason), wrong(Reason)).
 
 %!  first_tally(+Policy, -Tally) is det.
 %
-%   Tally is `tally(Asked, WrongInARow, RightInARow, NextPause)`.
+%   Tally is `tally(Asked, WrongInARow, RightInARow, NextPause, RightSince)`.
 
-first_tally(policy(_, Growth, _, _), tally(0, 0, 0, Pause)) :-
+first_tally(policy(_, Growth, _, _), tally(0, 0, 0, Pause, none)) :-
     arg(1, Growth, Pause).
 
 %!  verdict(+Policy, +Tally0, +Judgement, +Elapsed:number, -Verdict) is det.
@@ -145,20 +153,28 @@ first_tally(policy(_, Growth, _, _), tally(0, 0, 0, Pause)) :-
 
 verdict(_, _, cancelled, _, cancelled) :- !.
 verdict(Policy, Tally0, Judgement, Elapsed, Verdict) :-
-    count(Judgement, Tally0, tally(Asked, Wrong, Right, Pause0)),
+    count(Judgement, Tally0, tally(Asked, Wrong, Right, Pause0, Since0)),
+    right_since(Right, Since0, Elapsed, Since),
     Policy = policy(Limit, Growth, MaxWrong, Enough),
-    (   Right >= Enough
+    (   enough(Enough, Right, Since, Elapsed)
     ->  Verdict = healthy
     ;   ( Wrong == MaxWrong ; over(Limit, Asked, Elapsed, Pause0) )
     ->  why(Judgement, Why),
         Verdict = unhealthy(Why)
     ;   grown(Growth, Pause0, Pause),
-        Verdict = again(Pause0, tally(Asked, Wrong, Right, Pause))
+        Verdict = again(Pause0, tally(Asked, Wrong, Right, Pause, Since))
     ).
 
-count(right, tally(A0, _, R0, P), tally(A, 0, R, P)) :- A is A0 + 1, R is R0 + 1.
-count(wrong(_), tally(A0, W0, _, P), tally(A, W, 0, P)) :- A is A0 + 1, W is W0 + 1.
-count(not_yet(_), tally(A0, _, _, P), tally(A, 0, 0, P)) :- A is A0 + 1.
+count(right, tally(A0, _, R0, P, S), tally(A, 0, R, P, S)) :- A is A0 + 1, R is R0 + 1.
+count(wrong(_), tally(A0, W0, _, P, S), tally(A, W, 0, P, S)) :- A is A0 + 1, W is W0 + 1.
+count(not_yet(_), tally(A0, _, _, P, S), tally(A, 0, 0, P, S)) :- A is A0 + 1.
+
+right_since(0, _, _, none) :- !.
+right_since(1, _, Elapsed, Elapsed) :- !.
+right_since(_, Since, _, Since).
+
+enough(for(Seconds), Right, Since, Elapsed) :- !, Right > 0, Elapsed - Since >= Seconds.
+enough(N, Right, _, _) :- Right >= N.
 
 over(attempts(N), Asked, _, _) :- Asked >= N.
 over(deadline(Seconds), _, Elapsed, Pause) :- Elapsed + Pause > Seconds.

@@ -1,8 +1,10 @@
 :- module(deployment_locks,
           [ unless_locked/6,            % +Facts, +Context, +Call, :Act, :Again, -Result
             locked_out/5,               % +Facts, +Context, +Call, :Again, -Result
-            leased_run/4,               % +Plan, +Facts, +Context, -Report
-            leased_plan/3,              % +Plan, +Facts, -Leased
+            leased_plan/4,              % +Entry, +Plan, +Facts, -Leased
+            lease_seconds/4,            % +Service, +Host, +Call, -Seconds
+            with_lease/3,               % +Token, +Context0, -Context
+            at_work/2,                  % +Token, :Goal
             lock_refusal/2,             % +Report, -Result
             freezing/3,                 % +Context, +Call, -Result
             thawing/3,                  % +Context, +Call, -Result
@@ -35,7 +37,8 @@ Somebody may take the lock by hand, with a reason: it then holds until it is giv
 
 :- meta_predicate
     unless_locked(+, +, +, 1, 2, -),
-    locked_out(+, +, +, 2, -).
+    locked_out(+, +, +, 2, -),
+    at_work(+, 0).
 
 %!  unless_locked(+Facts, +Context, +Call, :Act, :Again, -Result) is det.
 %
@@ -61,7 +64,13 @@ unless_locked(Facts, Context, Call, Act, Again, Result) :-
 
 locked_out(Facts, Context, Call, Again, Result) :-
     observed_lock(Facts, Lock),
+    \+ own_lock(Lock, Context),
     locked(Lock, Context, Call, Again, Result).
+
+%   That of the gate, on its host.
+
+own_lock(lock(Token, _, _, _, _, _, _, _), context(_, _, _, _, _, Own)) :-
+    ( Own = leased(Token0, _) -> Token0 == Token ; Own == Token ).
 
 observed_lock(Facts, Lock) :-
     Lock = lock(_, _, _, _, _, _, _, _),
@@ -114,17 +123,22 @@ lock_refusal(report(failed(step(lock, _, _, _), Reason0), _, _), error(Reason)) 
 refusal(changed_meanwhile, changed_meanwhile).
 refusal(held(Machine, Pid, Born, _, _, _), changed_meanwhile) :- controller_state(Machine, Pid, Born, ended), !.
 refusal(held(_, _, _, Owner, Since, Purpose), Reason) :- locked_by(Owner, Since, Purpose, Reason).
+refusal(locked(Owner, Since, Purpose), locked(Owner, Since, Purpose)).
 
-%!  leased_run(+Plan, +Facts, +Context, -Report) is det.
+%!  at_work(+Token, :Goal) is semidet.
 %
-%   As run/3, with the lease around it.
+%   Goal is done once, and what it leaves with Token's lock is this operation's as long.
 
-leased_run(Plan0, Facts, Context0, Report) :-
-    leased_plan(Plan0, Facts, Plan),
-    Context0 = context(_, _, _, _, _, Token),
+at_work(Token, Goal) :-
+    setup_call_cleanup(assertz(at_work(Token), Reference), once(Goal), erase(Reference)).
+
+%!  with_lease(+Token, +Context0, -Context) is det.
+%
+%   Context has the lease Token of a deployment by this process.
+
+with_lease(Token, Context0, Context) :-
     controller(deployment, Controller),
-    with_lease(Token, Controller, Context0, Context),
-    setup_call_cleanup(assertz(at_work(Token), Reference), run(Plan, Context, Report), erase(Reference)).
+    with_lease(Token, Controller, Context0, Context).
 
 with_lease(Token, Controller, context(Service, Host, Target, Dir, Port, _),
            context(Service, Host, Target, Dir, Port, leased(Token, Controller))).
@@ -193,12 +207,19 @@ lock_state(Context, Call, State) :-
     ;   State = unlocked
     ).
 
-%!  leased_plan(+Plan, +Facts, -Leased) is det.
+%!  leased_plan(+Entry, +Plan, +Facts, -Leased) is det.
 %
-%   Leased is Plan with its intent, and with the lease taken before its first and given back behind its last step on the
-%   target.
+%   Leased is Plan with its intent, and with the lease taken before its first and, where Entry is `own`, given back behind its last step on the target.
+%   That of a `gate` is given back when the whole fleet is done.
 
-leased_plan(Plan0, Facts, Leased) :-
+leased_plan(gate, Plan0, Facts, [step(lock, Host, lock(Seconds, Current, Backup), [])|Plan]) :-
+    Plan0 \== [],
+    !,
+    intended_plan(Plan0, Facts, Plan),
+    Facts = facts(Service, Host, Call, _, _),
+    lease_seconds(Service, Host, Call, Seconds),
+    active(Facts, Current, Backup).
+leased_plan(_, Plan0, Facts, Leased) :-
     intended_plan(Plan0, Facts, Plan),
     (   append(Before, [Last|After], Plan),
         remote_step(Last),
@@ -212,13 +233,16 @@ leased_plan(Plan0, Facts, Leased) :-
     ;   Leased = Plan
     ).
 
+%!  lease_seconds(+Service, +Host, +Call, -Seconds:integer) is det.
+%
 %   What a new release may take to become healthy comes between two scripts.  The shell counts in centiseconds.
 
 lease_seconds(Service, Host, Call, Seconds) :-
     (   lookup(lease, [Call], Lease) -> true ; default_option(operation, lease, Lease) ),
     resolve(Service, Host, Call, healthy_deadline, Deadline),
+    ( lookup(min_healthy_time, [Call], Lasting) -> true ; Lasting = 0 ),
     ( lookup(confirm_within, [Call], Confirm) -> true ; Confirm = 0 ),
-    Seconds is ceiling(min(Lease + Deadline + Confirm, 1.0e9)).
+    Seconds is ceiling(min(Lease + Deadline + Lasting + Confirm, 1.0e9)).
 
 active(Facts, Current, Backup) :-
     observed(found(Current, Backup), Facts),

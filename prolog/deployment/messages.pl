@@ -153,6 +153,10 @@ description(user, 'a login name').
 description(port, 'a port number from 1 to 65535').
 description(http_status, 'an HTTP status from 100 to 599').
 description(positive_integer, 'a whole number from 1').
+description(count, 'a whole number, 0 or more').
+description(amount, 'a whole number from 1, or a percentage as ''25%''').
+description(batch_sizes, 'a list of whole numbers from 1 and percentages as ''25%''').
+description(host_option, 'the name of an option of hosts').
 description(seconds, 'a number of seconds, 0 or more').
 description(positive_seconds, 'a number of seconds, more than 0').
 description(text, 'text, not empty').

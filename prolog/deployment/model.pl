@@ -2,7 +2,9 @@
           [ start_model/1,              % +Script
             model_effect/2,             % +Effect, -Outcome
             modelled_host/2,            % +Host, -Facts
-            modelled_lease/1            % +Host
+            modelled_lease/1,           % +Host
+            modelled_left/2,            % +Host, -Left
+            gather_model/2              % +Script, +Lefts
           ]).
 
 /** <module> Modelled hosts
@@ -25,7 +27,7 @@ Each effect changes a modelled host; what happens comes from a script given by t
 Host may be unbound: every host.  A run is deterministic.
 */
 
-:- autoload(library(lists), [append/3, member/2, memberchk/2, selectchk/3, subtract/3]).
+:- autoload(library(lists), [append/3, max_list/2, member/2, memberchk/2, selectchk/3, subtract/3]).
 :- autoload(library(option), [option/3]).
 
 %!  start_model(+Script) is det.
@@ -56,6 +58,26 @@ modelled_lease(Host) :-
     b_getval(deployment_model, model(Script, States, _)),
     state(Host, Script, States, State),
     memberchk(leased, State).
+
+%!  modelled_left(+Host, -Left) is det.
+%
+%   Left is `left(Facts, Time)`: what this thread's run has left on Host, its own bookkeeping included, and when.
+
+modelled_left(Host, left(State, Time)) :-
+    b_getval(deployment_model, model(Script, States, Time)),
+    state(Host, Script, States, State).
+
+%!  gather_model(+Script, +Lefts:list) is det.
+%
+%   This thread's model has what is left on hosts, `Host-Left` each, by runs of Script on other threads.
+
+gather_model(Script, Lefts) :-
+    findall(Host-State, member(Host-left(State, _), Lefts), States),
+    findall(Time, member(_-left(_, Time), Lefts), Times),
+    option(at(Start), Script, 0),
+    max_list([Start|Times], Latest),
+    copy_term(Script, Own),
+    b_setval(deployment_model, model(Own, States, Latest)).
 
 %!  model_effect(+Effect, -Outcome) is det.
 
@@ -181,6 +203,7 @@ refusal(lock(_, _, _), State, held(Machine, Pid, Born, Owner, Since, Purpose)) :
     memberchk(lock(_, _, Machine, Pid, Born, Owner, Since, Purpose), State),
     !.
 refusal(lock(_, _, _), _, changed_meanwhile) :- !.
+refusal(keep, _, lock_lost) :- !.
 refusal(_, _, not_deployed).
 
 named(Id:Name, Id, Action) :- !, action_name(Action, Name).
@@ -201,8 +224,8 @@ hidden(lost(_)).
 becomes(mark_bad(Id), State0, [bad(Id)|State], []) :- subtract(State0, [bad(Id)], State).
 becomes(lock(_, Id, Backup), State0, [leased|State], []) :-
     \+ memberchk(lock(_, _, _, _, _, _, _, _), State0),
-    ( memberchk(current(Current), State0) -> Current = Id ; Id == none ),
-    ( memberchk(backup(Back), State0) -> Back = Backup ; Backup == none ),
+    still(current, Id, State0),
+    still(backup, Backup, State0),
     subtract(State0, [leased], State).
 becomes(intend(Was, Backup, Ran, Goal, Wanted), State0, [intent(modelled, Was, Backup, Ran, Goal, Wanted)|State], []) :-
     without(intent, State0, State).
@@ -214,6 +237,7 @@ becomes(settle, State0, State, []) :-
     ).
 becomes(arm(_, _), State, State, []).
 becomes(disarm(_), State, State, []).
+becomes(keep, State, State, []) :- memberchk(leased, State).
 becomes(unlock, State0, State, []) :- subtract(State0, [leased], State).
 becomes(take_over(Token, _), State0, State, []) :- subtract(State0, [lock(Token, _, _, _, _, _, _, _)], State).
 becomes(survey, State0, State, Notes) :- becomes(observe, State0, State, Notes).
@@ -254,6 +278,11 @@ becomes(signal(_), State, State, []).
 becomes(prune(_), State, State, []).
 becomes(log_tail, State, State, []).
 becomes(hook(_, _, Action), State0, State, Notes) :- becomes(Action, State0, State, Notes).
+
+still(_, any, _) :- !.
+still(Name, Id, State) :-
+    Fact =.. [Name, Found],
+    ( memberchk(Fact, State) -> Found = Id ; Id == none ).
 
 without(Name, State0, State) :-
     findall(Fact, ( member(Fact, State0), \+ functor(Fact, Name, _) ), State).

@@ -94,6 +94,10 @@ result(rolled_back_after_failure(error(no_rollback_available))) -->
     !,
     [ 'failed; nothing was active before, and nothing is now'-[] ].
 result(rolled_back_after_failure(error(rollback_failed(Why)))) --> !, [ 'failed, and NOT restored: '-[] ], reason(Why).
+result(rolled_back_with_fleet) --> !, [ 'deployed, and taken back, for other hosts failed'-[] ].
+result(skipped(max_failures)) --> !, [ 'not begun, for other hosts failed'-[] ].
+result(skipped(max_unavailable)) --> !, [ 'not begun, for too many hosts are without their service'-[] ].
+result(skipped(cancelled)) --> !, [ 'not begun, for it was cancelled'-[] ].
 result(error(Reason)) --> !, reason(Reason).
 result(unreachable(Reason)) --> !, [ 'unreachable: '-[] ], reason(Reason).
 result(failed(Reason)) --> !, reason(Reason).
@@ -137,6 +141,8 @@ plain(changed_meanwhile, 'another release became active meanwhile', []).
 plain(not_confirmed_in_time, 'it was not confirmed in time, and the host went back by itself', []).
 plain(lock_lost, 'somebody else took the lock', []).
 plain(cancelled, 'it was cancelled', []).
+plain(no_rollout_to_resume, 'no rollout was left before it had come to all hosts', []).
+plain(release_changed(Old, New), 'the rollout was of release ~w, and this would be ~w', [Old, New]).
 plain(no_rollback_available, 'there is no release to go back to', []).
 plain(status(Status), 'it answered ~w', [Status]).
 plain(redirect(Status, Location), 'it answered ~w, a redirection to ~w', [Status, Location]).
@@ -208,6 +214,7 @@ counsel(unreadable(_, _), 'make it readable, or exclude it from the sources with
 counsel(unsupported_file(_), 'exclude it from the sources with \\+').
 counsel(port_in_use(_), 'stop what listens there, or declare another port').
 counsel(no_rollback_available, 'deploy a good release, or name one that is kept with --to').
+counsel(release_changed(_, _), 'deploy, which begins a rollout of the new release on all hosts').
 counsel(known_bad_release(_), 'change what was wrong; or, if it was not in the release, deploy it with --force').
 counsel(locked(_, _, _), 'wait until it is done, with --lock-wait, or look at the host').
 counsel(not_deployed, 'deploy it first').

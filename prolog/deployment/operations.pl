@@ -12,20 +12,25 @@ An operation is a term named like its predicate, without the result and with its
 `deploy_with_rollback(Service, Options)`.
 */
 
-:- autoload(library(apply), [maplist/3, maplist/4]).
+:- autoload(library(apply), [maplist/3]).
 :- autoload(library(error), [must_be/2, domain_error/2]).
-:- autoload(library(lists), [member/2, memberchk/2]).
-:- autoload(library(pairs), [pairs_values/2]).
-:- autoload(library(thread), [concurrent/3]).
+:- autoload(library(lists), [append/3, member/2, memberchk/2, nth1/3]).
+:- autoload(library(uuid), [uuid/1]).
 :- use_module(declarations, [require_service/1, service_targets/2, service_host/3, deploy_method_config/3, lifecycle_event/1, resolve/5]).
-:- use_module(deploying, [deploy/4, rollback/3, planning/3]).
-:- use_module(effects, [with_backend/3]).
+:- use_module(deploying, [deploy/4, rollback/3, withdraw/4, planning/3]).
+:- use_module(effects, [with_backend/3, in_phase/2]).
+:- use_module(fleet, [on_hosts/4, answer_results/3, answer_events/2, in_time_order/2]).
+:- use_module(gate, [with_gate/3]).
+:- use_module(ledger, [deployed_hash/3, release_hash/2]).
 :- use_module(locks, [freezing/3, thawing/3, lock_state/3]).
+:- use_module(model, [modelled_left/2, gather_model/2]).
 :- use_module(nearest, [nearest/3]).
 :- use_module(options, [check_options/3, lookup/3, default_option/3]).
 :- use_module(recovering, [recovering/3]).
+:- use_module(rolling, [roll_out/5, progress_of/2, not_reached/2, went/3]).
+:- use_module(rollout, [rollout_settings/2, rollout_batches/4, host_deadline/4]).
 :- use_module(run, [collect_events/2, note_event/4]).
-:- use_module(running, [stopping/4, starting/3, draining/4, hooking/3, checking/4, status/4]).
+:- use_module(running, [stopping/4, starting/3, draining/4, hooking/3, checking/4, status/4, host_status/3]).
 :- use_module(security, [validate_security/2, is_local_host/1]).
 :- use_module(observation, [context/5]).
 
@@ -34,11 +39,13 @@ An operation is a term named like its predicate, without the result and with its
 %   The table of operations: the scope of their options, and whether they need a deploy `method`, that the service is
 %   `secure`, and that no other service has its `port`.
 
-operation(deploy_service(S, O),        S, O, operation,     [method, secure, port]).
-operation(deploy_with_hooks(S, O),     S, O, operation,     [method, secure, port]).
-operation(deploy_with_rollback(S, O),  S, O, operation,     [method, secure, port]).
-operation(deploy_to_all_hosts(S, O),   S, O, operation,     [method, secure, port]).
-operation(rollback_service(S, O),      S, O, rollback,      [method]).
+operation(deploy_service(S, O),        S, O, operation,     [method, secure, port, gate]).
+operation(deploy_with_hooks(S, O),     S, O, operation,     [method, secure, port, gate]).
+operation(deploy_with_rollback(S, O),  S, O, operation,     [method, secure, port, gate]).
+operation(deploy_to_all_hosts(S, O),   S, O, operation,     [method, secure, port, gate]).
+operation(resume_rollout(S, O),        S, O, operation,     [method, secure, port, gate]).
+operation(fleet_status(S, O),          S, O, operation,     [method]).
+operation(rollback_service(S, O),      S, O, rollback,      [method, gate]).
 operation(deployment_plan(S, O),       S, O, plan,          [method, port]).
 operation(recover(S, O),               S, O, operation,     [method]).
 operation(start_service(S, O),         S, O, operation,     [method]).
@@ -59,6 +66,10 @@ operation(wait_for_healthy(S, O),      S, O, wait,          []).
 
 act(deploy_to_all_hosts(_, _), Context, Options, Result) :-
     deploy(deploy_with_rollback, Context, Options, Result).
+act(resume_rollout(_, _), Context, Options, Result) :-
+    deploy(deploy_with_rollback, Context, Options, Result).
+act(fleet_status(_, _), Context, Options, Row) :-
+    host_status(Context, Options, Row).
 act(deploy_service(_, _), Context, Options, Result) :-
     deploy(deploy_service, Context, Options, Result).
 act(deploy_with_hooks(_, _), Context, Options, Result) :-
@@ -67,6 +78,8 @@ act(deploy_with_rollback(_, _), Context, Options, Result) :-
     deploy(deploy_with_rollback, Context, Options, Result).
 act(rollback_service(_, _), Context, Options, Result) :-
     rollback(Context, Options, Result).
+act(with_fleet(Way), Context, Options, Result) :-
+    withdraw(Way, Context, Options, Result).
 act(deployment_plan(_, _), Context, Options, Steps) :-
     planning(Context, Options, Steps).
 act(recover(_, _), Context, Options, Result) :-
@@ -119,7 +132,7 @@ good_result(Results) :-
     is_list(Results),
     !,
     Results \== [],
-    forall(member(result(_, Result), Results), good_result(Result)).
+    forall(member(Each, Results), ( Each = result(_, Result) -> good_result(Result) ; good_result(Each) )).
 good_result(mixed(Results)) :- good_result(Results).
 good_result(deployed).
 good_result(deployed(_)).
@@ -138,6 +151,7 @@ good_result(locked(_, _, _)).
 good_result(healthy).
 good_result(running).
 good_result(ok).
+good_result(host_status(_, _, running, healthy, _, none)).
 
 %!  result_kind(+Operation:atom, +Result, -Kind) is det.
 %
@@ -208,14 +222,14 @@ perform(Run, Operation, Result, Events) :-
     require_service(Service),
     check_arguments(Operation),
     check_options(Scope, Options0, Options),
-    (   no_host(Operation, Service, Result)
+    (   nobody(Operation, Service, Result)
     ->  Events = []
     ;   require(Needs, Service),
-        operation_hosts(Scope, Service, Options, Hosts),
+        operation_hosts(Operation, Service, Options, Hosts),
         check_ports(Needs, Service, Hosts),
         (   insecure(Needs, Service, Refusal)
         ->  maplist(result_of(Refusal), Hosts, Results), Events = []
-        ;   sig_atomic(on_hosts(Hosts, Run, Operation, Service, Options, Results, Events))
+        ;   sig_atomic(perform_on(Hosts, Run, Operation, Service, Options, Results, Events))
         ),
         combined(Operation, Results, Result)
     ).
@@ -240,8 +254,25 @@ check_arguments(force_stop_service(_, Seconds, _)) :-
     ).
 check_arguments(_).
 
-no_host(deploy_to_all_hosts(_, _), Service, [result(localhost, error(no_host_configured))]) :-
+%   nobody(+Operation, +Service, -Result) is semidet: there is no host to begin with.
+
+nobody(deploy_to_all_hosts(_, _), Service, [result(localhost, error(no_host_configured))]) :-
     service_targets(Service, []).
+nobody(resume_rollout(_, _), Service, error(Reason)) :-
+    progress_of(Service, Progress),
+    not_resumed(Progress, Service, Reason).
+
+%   Why a rollout can't be gone on with.  What is shipped has to be what its first hosts got.
+
+not_resumed(Progress, _, no_rollout_to_resume) :-
+    not_reached(Progress, []),
+    !.
+not_resumed(Progress, Service, release_changed(Old, New)) :-
+    member(host(Host, deployed, _), Progress),
+    deployed_hash(Service, Host, Old),
+    !,
+    release_hash(Service, New),
+    Old \== New.
 
 require(Needs, Service) :-
     (   memberchk(method, Needs), \+ deploy_method_config(Service, _, _)
@@ -284,13 +315,18 @@ insecure(Needs, Service, error(security_validation_failed(Errors))) :-
 
 result_of(Result, Host, result(Host, Result)).
 
-%!  operation_hosts(+Scope, +Service, +Options, -Hosts:list) is det.
+%!  operation_hosts(+Operation, +Service, +Options, -Hosts:list) is det.
 %
 %   @error existence_error(service_host, HostOrService)
 
-operation_hosts(Scope, Service, Options, Hosts) :-
+operation_hosts(resume_rollout(_, _), Service, _, Hosts) :-
+    !,
+    progress_of(Service, Progress),
     service_targets(Service, Targets),
-    (   Targets == [], memberchk(Scope, [health_check, wait])
+    findall(Host, ( member(Host, Targets), memberchk(host(Host, _, _), Progress) ), Hosts).
+operation_hosts(Operation, Service, Options, Hosts) :-
+    service_targets(Service, Targets),
+    (   Targets == [], functor(Operation, Name, _), memberchk(Name, [run_health_check, wait_for_healthy])
     ->  All = [localhost]
     ;   All = Targets
     ),
@@ -301,8 +337,13 @@ operation_hosts(Scope, Service, Options, Hosts) :-
     ;   Hosts = All
     ).
 
-combined(deploy_to_all_hosts(_, _), Results, Results) :- !.
-combined(recover(_, _), Results, Results) :- !.
+combined(Operation, Results, Results) :-
+    functor(Operation, Name, _),
+    memberchk(Name, [deploy_to_all_hosts, resume_rollout, recover]),
+    !.
+combined(fleet_status(_, _), Results, Rows) :-
+    !,
+    findall(Row, member(result(_, Row), Results), Rows).
 combined(deployment_plan(_, _), Results, Plan) :-
     !,
     findall(Step, ( member(result(_, Steps), Results), member(Step, Steps) ), Plan).
@@ -316,40 +357,80 @@ combined(_, Results, Result) :-
 
 % ---- hosts in parallel -----------------------------------------------------------------------------
 
-on_hosts(Hosts, Run, Operation, Service, Options, Results, Events) :-
-    value(operation, max_parallel, Options, Most),
-    maplist(task(Run, Operation, Service, Options), Hosts, Tasks, Answers),
-    in_parallel(Most, Tasks),
-    rethrow(Answers),
-    maplist(answer_result, Hosts, Answers, Results),
-    findall(Time-Event,
-            ( member(answer(_, Of), Answers), member(Event, Of), arg(1, Event, Time) ),
-            Pairs),
-    keysort(Pairs, Sorted),
-    pairs_values(Sorted, Events).
+%   perform_on(+Hosts, +Run, +Operation, +Service, +Options, -Results, -Events)
 
-task(Run, Operation, Service, Options, Host, deployment_operations:Task, Answer) :-
-    Task = on_host(Run, Operation, Service, Options, Host, Answer).
-
-answer_result(Host, answer(Result, _), result(Host, Result)).
-
-in_parallel(_, [Task]) :- !, call(Task).
-in_parallel(Most, Tasks) :-
-    length(Tasks, N),
-    Threads is min(N, Most),
-    concurrent(Threads, Tasks, []).
-
-%   An error in one host's rules must not end the others half-way: it is thrown when all are done.
-
-on_host(Run, Operation, Service, Options, Host, Answer) :-
+perform_on(Hosts, Run, Operation, Service, Options, Results, Events) :-
     backend(Operation, Options, Backend),
-    catch(with_backend(Backend, Run,
-                       collect_events(act_on(Host, Service, Operation, Run, Options, Result), Events)),
-          Error,
-          true),
-    !,
-    (   nonvar(Error) -> Answer = thrown(Error) ; Answer = answer(Result, Events) ).
-on_host(_, Operation, _, _, Host, thrown(error(system_error(failed(Operation, Host)), _))).
+    ( Run == none -> uuid(Token) ; Token = Run ),
+    with_backend(Backend, Run,
+                 collect_events(behind_gate(Operation, Hosts, Token, Run, Service, Options, Answers), Own)),
+    answer_results(Hosts, Answers, Results),
+    answer_events(Answers, Others),
+    append(Own, Others, All),
+    in_time_order(All, Events),
+    keep_modelled(Backend, Hosts, Answers).
+
+behind_gate(Operation, Hosts, Token, Run, Service, Options, Answers) :-
+    operation(Operation, _, _, _, Needs),
+    Task = on_host(Operation, Token, Run, Service, Options),
+    (   memberchk(gate, Needs)
+    ->  with_gate(Token, fleet(Service, Hosts, Options, Run),
+                  on_each(Operation, Hosts, Service, Options, Task, Answers))
+    ;   on_each(Operation, Hosts, Service, Options, Task, Answers)
+    ).
+
+on_each(Operation, Hosts, Service, Options, Task, Answers) :-
+    value(operation, max_parallel, Options, Most),
+    (   rollout_of(Operation, Service, Options, Settings)
+    ->  ( Operation = resume_rollout(_, _) -> progress_of(Service, Progress) ; Progress = [] ),
+        still_to_do(Hosts, Progress, Left),
+        rollout_batches(Service, Left, Batches, Shared),
+        forall(member(Share, Shared), note_event(*, spread, ok, [Share])),
+        roll_out(rollout(Service, Hosts, Settings, Batches, Progress), rolled(Task, Settings), back_with_fleet(Task), Most, Answers)
+    ;   on_hosts(Hosts, Most, Task, Answers)
+    ).
+
+still_to_do(Hosts, [], Hosts) :- !.
+still_to_do(Hosts0, Progress, Hosts) :-
+    not_reached(Progress, Open),
+    findall(Host, ( member(Host, Hosts0), memberchk(Host, Open) ), Hosts).
+
+rollout_of(resume_rollout(_, _), Service, _, Settings) :-
+    rollout_settings(Service, Settings).
+rollout_of(deploy_to_all_hosts(_, _), Service, Options, Settings) :-
+    \+ lookup(host, [Options], _),
+    rollout_settings(Service, Settings).
+
+%   A host's turn in a rollout, with the rollout's demands on its health.
+
+rolled(on_host(Operation, Token, Run, Service, Options), Settings, Host, Answer) :-
+    host_deadline(Service, Host, Settings, Deadline),
+    Settings = settings(All),
+    lookup(min_healthy_time, [All], Seconds),
+    on_host(Operation, Token, Run, Service, [Deadline, min_healthy_time(Seconds)|Options], Host, Answer).
+
+%   What a host has become is undone though the operation may have been cancelled.
+
+back_with_fleet(on_host(_, Token, Run, Service, Options), Answer0, Host, Answer) :-
+    Answer0 = answer(Result0, _, Left),
+    (   went(Host, Answer0, Way)
+    ->  left_options(Left, Options, Since),
+        in_phase(undo, on_host(with_fleet(Way), Token, Run, Service, Since, Host, Answer))
+    ;   Answer = answer(Result0, [], Left)
+    ).
+
+left_options(left(Facts, Time), Options, [backend(model([host(_, Facts), at(Time)|Script]))|Options]) :-
+    lookup(backend, [Options], model(Script)),
+    !.
+left_options(_, Options, Options).
+
+on_host(Operation, Token, Run, Service, Options, Host, answer(Result, Events, Left)) :-
+    backend(Operation, Options, Backend),
+    with_backend(Backend, Run, collect_events(act_on(Host, Service, Operation, Token, Options, Result), Events)),
+    (   Backend = model(_)
+    ->  modelled_left(Host, Left)
+    ;   Left = none
+    ).
 
 %   Planning only looks.
 
@@ -360,13 +441,15 @@ backend(deployment_plan(_, _), Options, Backend) :-
 backend(_, Options, Backend) :-
     value(operation, backend, Options, Backend).
 
-act_on(Host, Service, Operation, Run, Options, Result) :-
-    context(Service, Host, Options, Run, Context),
+act_on(Host, Service, Operation, Token, Options, Result) :-
+    context(Service, Host, Options, Token, Context),
     act(Operation, Context, Options, Result),
     note_event(Host, result, Result, []).
 
-rethrow(Answers) :-
-    (   member(thrown(Error), Answers)
-    ->  throw(Error)
-    ;   true
-    ).
+%   What was modelled on other threads can be asked in this one, as modelled_host/2 does.
+
+keep_modelled(model(Script), Hosts, Answers) :-
+    !,
+    findall(Host-Left, ( nth1(N, Hosts, Host), nth1(N, Answers, answer(_, _, Left)), Left \== none ), Lefts),
+    gather_model(Script, Lefts).
+keep_modelled(_, _, _).

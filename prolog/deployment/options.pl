@@ -49,6 +49,7 @@ option_scope(Scope) :-
 distinct_scope(service).
 distinct_scope(method).
 distinct_scope(host).
+distinct_scope(rollout).
 distinct_scope(operation).
 distinct_scope(plan).
 distinct_scope(rollback).
@@ -68,6 +69,8 @@ scope_group(service, service).
 scope_group(method, method).
 scope_group(host, service).
 scope_group(host, method).
+scope_group(host, place).
+scope_group(rollout, rollout).
 scope_group(operation, call).
 scope_group(operation, force).
 scope_group(operation, confirm).
@@ -175,6 +178,30 @@ row(method, command_timeout, positive_seconds, default(300),
     "Seconds one remote script may take").
 row(method, link_unchanged, boolean, default(false),
     "Whether unchanged files are hard links (without a prepare_command): its service must never write into a release").
+
+row(place, zone, text, none,
+    "Zone the host is in, for the spread of a rollout").
+row(place, rack, text, none,
+    "Rack the host is in, for the spread of a rollout").
+
+row(rollout, batches, batch_sizes, default(['100%']),
+    "Sizes of the batches, in hosts or percent of all; the last is repeated until all hosts had their turn").
+row(rollout, max_unavailable, amount, default('100%'),
+    "Hosts, or percent of all, that are worked on or were left without their service at the same time").
+row(rollout, min_healthy_time, seconds, default(0),
+    "Seconds in a row for which a new release must be healthy").
+row(rollout, healthy_deadline, positive_seconds, default(60),
+    "Seconds within which it must have been so, unless service or host declare others").
+row(rollout, max_failures, count, default(0),
+    "Hosts that may fail before on_failure is done").
+row(rollout, pause_between, seconds, default(0),
+    "Seconds between two batches").
+row(rollout, order, one_of([declared, random, rule]), default(declared),
+    "Order of the hosts; rule: by the key in rollout_order(Service, Host, Key), a rule of yours").
+row(rollout, spread, identifier, none,
+    "Option of the hosts, as zone: those that share its value are in one batch only where it cannot be avoided").
+row(rollout, on_failure, one_of([stop, continue, rollback_all]), default(rollback_all),
+    "After more failures: skip the rest, go on, or skip the rest and take all hosts back").
 
 row(call, backend, backend, default(live),
     "What performs the plan: live, dry, or model(Script)").

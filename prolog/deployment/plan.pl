@@ -2,6 +2,7 @@
           [ survey_plan/4,              % +Flavour, +Service, +Host, -Plan
             deploy_plan/3,              % +Flavour, +Facts, -Plan
             rollback_plan/3,            % +To, +Facts, -Plan
+            vacate_plan/2,              % +Facts, -Plan
             stop_plan/3,                % +Manner, +Facts, -Plan
             start_plan/2,               % +Facts, -Plan
             drain_plan/3,               % +Timeout, +Facts, -Plan
@@ -24,7 +25,7 @@ later steps comes first.  An action in `if_unhealthy/1` is performed when this s
 Facts is `facts(Service, Host, Call, Observed, Release)`: the options of the call, what was observed on the
 target, and the release to deploy (see release/5), or `none`.  Observed is a list of `current(Id)`,
 `backup(Id)`, `release(Id)`, `port(Id, Text)`, `history(Id)`, `running(Id)` (`none`: processes that have lost their
-leader), `bad(Id)` (its health check failed), and `manifest(Id, Digest, Touched)` of a
+leader), `since(Text)` (when it was started, in seconds since the epoch), `bad(Id)` (its health check failed), and `manifest(Id, Digest, Touched)` of a
 release that another can be built on: Touched is what was changed there since, in hexadecimal, or `-`.  After
 `unfinished(Id)` current, backup and running are those of before the operation that left Id active; `found(Id, Backup)` are then
 those that are there, and `ran(none)` says that nothing ran before.  `intent(Token, Was, Backup, Ran, Goal, Wanted)` is what an operation wrote before it
@@ -266,8 +267,8 @@ switch(_) --> [].
 
 starting(Flavour, Facts) -->
     { new_release(Facts, New, _),
-      Facts = facts(Service, Host, _, _, _),
-      resolve(Service, Host, [], healthy_deadline, Deadline),
+      Facts = facts(Service, Host, Call, _, _),
+      resolve(Service, Host, Call, healthy_deadline, Deadline),
       failure_actions(Flavour, Facts, Hooks),
       append([[log_tail], Hooks, [stop(10)]], Undo) },
     step(start, Facts, start(New, Deadline), Undo).
@@ -345,6 +346,22 @@ rollback(Facts) -->
     step(commit, Facts, commit(To), Undo),
     hooks_if(rollback, post_rollback, Facts),
     step(record, Facts, try(record([deployed_hash-Hash, deployed_id-To, rollback_hash-EarlierHash])), []).
+
+%!  vacate_plan(+Facts, -Plan) is det.
+%
+%   Nothing stays active, as it was before the first deployment.
+
+vacate_plan(Facts, Plan) :-
+    phrase(vacate(Facts), Plan).
+
+vacate(Facts) -->
+    { observed(current(Id), Facts), ! },
+    hooks_if(rollback, pre_rollback, Facts),
+    stopping(rollback, Facts),
+    step(switch, Facts, link(current, none), [link(current, Id)]),
+    hooks_if(rollback, post_rollback, Facts),
+    step(record, Facts, try(record([deployed_hash-none, deployed_id-none])), []).
+vacate(_) --> [].
 
 %   Committing takes the later releases off the history: they are put back in their order.
 

@@ -4,6 +4,8 @@
             deploy_with_rollback/2, deploy_with_rollback/3,
             deploy_to_all_hosts/2, deploy_to_all_hosts/3,
             recover/2, recover/3,
+            resume_rollout/2,
+            fleet_status/2,
             deployment_plan/3,
             rollback_service/2, rollback_service/3,
             start_service/2, stop_service/2, restart_service/2,
@@ -57,7 +59,9 @@ deploy_with_rollback(Service, Options, Result) :- perform(deploy_with_rollback(S
 %!  deploy_to_all_hosts(+Service, -Results:list) is det.
 %!  deploy_to_all_hosts(+Service, +Options, -Results:list) is det.
 %
-%   As deploy_with_rollback/2, always with a list: `result(Host, Result)` in order of declaration.
+%   As deploy_with_rollback/2, always with a list: `result(Host, Result)` in order of declaration.  Where a rollout is declared, in its
+%   batches, and obeying it: results may also be `rolled_back_with_fleet`, of a host that had succeeded and went back because others had not, and
+%   `skipped(Reason)`, of one whose turn did not come.  Reason is `max_failures`, `max_unavailable` or `cancelled`.
 
 deploy_to_all_hosts(Service, Results) :- perform(deploy_to_all_hosts(Service, []), Results).
 deploy_to_all_hosts(Service, Options, Results) :- perform(deploy_to_all_hosts(Service, Options), Results).
@@ -71,6 +75,19 @@ deploy_to_all_hosts(Service, Options, Results) :- perform(deploy_to_all_hosts(Se
 
 recover(Service, Results) :- perform(recover(Service, []), Results).
 recover(Service, Options, Results) :- perform(recover(Service, Options), Results).
+%!  resume_rollout(+Service, -Results:list) is det.
+%
+%   Go on with the last rollout of Service, on those hosts that it did not come to or could not begin with.  Results are as in
+%   deploy_to_all_hosts/2, of all its hosts; error(no_rollout_to_resume) where it had reached all, and error(release_changed(Old, New)) where
+%   what would be shipped is no longer what its first hosts got.
+
+resume_rollout(Service, Results) :- perform(resume_rollout(Service, []), Results).
+
+%!  fleet_status(+Service, -Table:list) is det.
+%
+%   A row a host, see host_status/3.
+
+fleet_status(Service, Table) :- perform(fleet_status(Service, []), Table).
 
 %!  deployment_plan(+Service, +Options, -Plan:list) is det.
 %

@@ -13,7 +13,8 @@ any other.
 :- autoload(library(lists), [last/2, memberchk/2]).
 :- use_module(declarations, [resolve/5]).
 :- use_module(intents, [pending/2]).
-:- use_module(locks, [unless_locked/6, leased_run/4, lock_refusal/2]).
+:- use_module(gate, [leased_run/4]).
+:- use_module(locks, [unless_locked/6, lock_refusal/2]).
 :- use_module(observation, [observing/3, record_seen/2]).
 :- use_module(plan, [observed/2, release_probe/3]).
 :- use_module(releases, [hash_of_id/2]).
@@ -101,7 +102,8 @@ recovery(finish, intent(Was, _, _, Goal, running), Facts) -->
     ->  []
     ;   step(commit, Facts, commit(Goal)),
         pruned(Facts),
-        recorded(Goal, Was, Facts)
+        { observed(backup(Back), Facts) -> true ; Back = none },
+        recorded(Goal, Back, Facts)
     ),
     step(settle, Facts, settle).
 recovery(undo, intent(Was, Backup, Ran, _, _), Facts) -->
@@ -110,7 +112,7 @@ recovery(undo, intent(Was, Backup, Ran, _, _), Facts) -->
     linked(backup, Backup, Facts),
     started(Ran, Facts),
     committed(Was, Facts),
-    recorded(Was, none, Facts),
+    recorded(Was, Backup, Facts),
     step(settle, Facts, settle).
 
 stopped(Ran, Facts) -->
@@ -152,12 +154,9 @@ pruned(Facts) -->
     step(prune, Facts, try(prune(Keep))).
 
 recorded(none, _, _) --> !, [].
-recorded(Id, Before, Facts) -->
+recorded(Id, Back, Facts) -->
     { hash_of_id(Id, Hash),
-      (   Before \== none, hash_of_id(Before, Old), Old \== Hash
-      ->  More = [rollback_hash-Old]
-      ;   More = []
-      ) },
+      findall(rollback_hash-Old, ( Back \== none, hash_of_id(Back, Old) ), More) },
     step(record, Facts, try(record([deployed_hash-Hash, deployed_id-Id|More]))).
 
 step(Id, facts(_, Host, _, _, _), Action) -->

@@ -290,9 +290,11 @@ answer_note(Url, Other, probe(Url, Other)).
 %   since the epoch.
 
 collect_events(Goal, Events) :-
+    ( nb_current(deployment_events, Outer) -> true ; Outer = none ),
     b_setval(deployment_events, []),
     once(Goal),
     b_getval(deployment_events, Reversed),
+    b_setval(deployment_events, Outer),
     reverse(Reversed, Events).
 
 %!  note_event(+Host, +Step, +Result, +Notes) is det.

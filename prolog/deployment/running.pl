@@ -4,16 +4,20 @@
             draining/4,                 % +Timeout, +Context, +Call, -Result
             hooking/3,                  % +Event, +Context, -Result
             checking/4,                 % +Kind, +Context, +Call, -Result
-            status/4                    % +Depth, +Context, +Call, -Result
+            status/4,                   % +Depth, +Context, +Call, -Result
+            host_status/3               % +Context, +Call, -Row
           ]).
 
 /** <module> Stopping, starting, draining and checking on one host */
 
 :- autoload(library(lists), [member/2, memberchk/2]).
 :- use_module(plan, [stop_plan/3, start_plan/2, drain_plan/3, hooks_plan/4, check_plan/5, observed/2]).
-:- use_module(locks, [unless_locked/6, leased_run/4, lock_refusal/2]).
+:- use_module(locks, [unless_locked/6, lock_refusal/2]).
+:- use_module(gate, [leased_run/4]).
 :- use_module(run, [run/3]).
+:- use_module(ledger, [deployed_hash/3]).
 :- use_module(observation, [observing/3]).
+:- use_module(releases, [hash_of_id/2]).
 
 %!  stopping(+Manner, +Context, +Call, -Result) is det.
 %
@@ -139,3 +143,33 @@ status(_, health, Context, Call, Status) :-
     ->  Status = running
     ;   Status = unhealthy
     ).
+
+%!  host_status(+Context, +Call, -Row) is det.
+%
+%   Row is `host_status(Host, Release, Process, Health, Since, Drift)`: the hash of the active release, or `none`; `running`, `stopped`,
+%   `leaderless` where the process that was started left others behind, or `unreachable(Reason)`; `healthy`, `unhealthy` or `unknown`; when
+%   the process was started, in seconds since the epoch, or `none`; and `none` where the ledger says the same of the release, else
+%   `drift(Known, Found)`.  Of an unreachable host, release and drift are `unknown`.
+
+host_status(Context, Call, Row) :-
+    observing(Context, Call, Seen),
+    host_row(Seen, Context, Call, Row).
+
+host_row(failed(Reason), Context, _, host_status(Host, unknown, unreachable(Reason), unknown, none, unknown)) :-
+    !,
+    Context = context(_, Host, _, _, _, _).
+host_row(Facts, Context, Call, host_status(Host, Release, Process, Health, Since, Drift)) :-
+    Facts = facts(Service, Host, _, _, _),
+    ( observed(current(Id), Facts) -> hash_of_id(Id, Release) ; Release = none ),
+    process_state(Facts, Process),
+    (   Process == running
+    ->  checking(check, Context, [retries(1)|Call], Health)
+    ;   Health = unknown
+    ),
+    ( observed(since(Text), Facts), atom_number(Text, Since) -> true ; Since = none ),
+    ( deployed_hash(Service, Host, Known) -> true ; Known = none ),
+    ( Known == Release -> Drift = none ; Drift = drift(Known, Release) ).
+
+process_state(Facts, leaderless) :- observed(running(none), Facts), !.
+process_state(Facts, running) :- observed(running(_), Facts), !.
+process_state(_, stopped).

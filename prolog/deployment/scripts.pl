@@ -54,6 +54,7 @@ remote_words(arm(T, D),         [arm, Whole, Start],     15) :- Whole is ceiling
 remote_words(disarm(T),         [disarm, Whole],         S) :- Whole is ceiling(T), S is T + 5.
 remote_words(lock(T, Id, Back), [lock, T, Id, Back],     15).
 remote_words(unlock,            [unlock],                15).
+remote_words(keep,              [keep],                  15).
 remote_words(take_over(Of, How), [take_over, Of, How],   30).
 remote_words(hook(Event, _, A), [hook, Event|Words],     S) :- remote_words(A, Words, S).
 

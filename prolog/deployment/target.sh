@@ -228,8 +228,13 @@ observe() {
     [ ! -r "$dir/run/history" ] || while read -r release; do got history "$release"; done <"$dir/run/history"
     [ ! -r "$dir/run/bad" ] || while read -r release; do got bad "$release"; done <"$dir/run/bad"
     intent_told
-    if process; then got running "$active"; elif left_behind; then got running none; fi
+    if process; then got running "$active"; since; elif left_behind; then got running none; fi
     return 0
+}
+
+since() { # when the process was started
+    clock
+    got since "$(($(date +%s) - (now - born) / 100))"
 }
 
 # What a deployment has to know beside that.
@@ -275,7 +280,7 @@ digest() { # FILE
 
 # Before its first change, a script ends what a lost connection may have left running of the same operation.
 claim() { # FUNCTION about to run
-    case $1 in observe | survey | log_tail | lock | unlock | take_over | disarm) return 0 ;; esac
+    case $1 in observe | survey | log_tail | lock | keep | unlock | take_over | disarm) return 0 ;; esac
     [ -z "$claimed" ] || return 0
     claimed=yes
     tool mkdir -p -m 700 -- "$dir/run" || return 1
@@ -353,7 +358,7 @@ end_holder() {
 # the lock was found to be our own: never another's, if it is taken over meanwhile. Whoever takes over looks for a script
 # in the record behind the rename, and we for the lock behind the record: one of the two sees the other.
 holds() { # FUNCTION about to run
-    case $1 in observe | survey | log_tail | lock | unlock | take_over | disarm) return 0 ;; esac
+    case $1 in observe | survey | log_tail | lock | keep | unlock | take_over | disarm) return 0 ;; esac
     [ -n "${controller-}" ] || return 0
     { renew 2>&5; } 5>&2 2>/dev/null 4<>"$dir/run/lock/holder" || because "${reason:-lock_lost}"
 }
@@ -378,7 +383,21 @@ hold() { # prints the record
     printf '%-199s\n' "$token $$ ${20} $this_boot $expiry $lease"
 }
 
-lock() { # LEASE|- ACTIVE BACKUP: releases or none, which have to be that still
+# The lease begins anew, unless a script of the operation is at work: that renews it itself.
+keep() {
+    { kept 2>&5; } 5>&2 2>/dev/null 4<>"$dir/run/lock/holder" || because "${reason:-lock_lost}"
+}
+
+kept() {
+    holder "$dir/run/lock"
+    [ "$held_by" = "$token" ] || return 1
+    ! lives "$holder_pid" "$holder_born" || return 0
+    hold >&4 || because no_space || return 1
+    holder "$dir/run/lock"
+    [ "$held_by" = "$token" ]
+}
+
+lock() { # LEASE|- ACTIVE BACKUP: releases or none, which have to be that still, or any
     lease=$1
     own=$dir/run/lock.$token
     tool mkdir -p -m 700 -- "$dir/run" && tool rm -rf -- "$own" "$dir/run/over.$token" || return 1
@@ -391,7 +410,7 @@ lock() { # LEASE|- ACTIVE BACKUP: releases or none, which have to be that still
     fi
     tool rm -f -- "$dir"/run/watch.* || return 1
     active=$(release_of current) backup=$(release_of .backup)
-    [ "${active:-none} ${backup:-none}" = "$2 $3" ] || because changed_meanwhile
+    [ "$2" = any ] || [ "${active:-none} ${backup:-none}" = "$2 $3" ] || because changed_meanwhile
 }
 
 unlock() {

@@ -30,6 +30,8 @@ holds a NUL character.
   - `header`: header(Name, Value), Name an HTTP token, Value without line ends
   - `release_id`: letters, digits and `._-`, not starting with a dot or a dash
   - `backend`: live, dry or model(Script)
+  - `count`: an integer, 0 or more
+  - `amount`: a positive integer, or `'N%'` with N from 1 to 100; `batch_sizes`: a list of them, not empty
 */
 
 %!  check_value(+Type, +Option0, +Culprit, -Option) is det.
@@ -102,6 +104,9 @@ right_kind(_, Value) :-
 kind(port, integer).
 kind(http_status, integer).
 kind(positive_integer, integer).
+kind(count, integer).
+kind(amount, amount).
+kind(batch_sizes, list).
 kind(seconds, number).
 kind(positive_seconds, number).
 kind(environment, list).
@@ -114,6 +119,8 @@ kind(identifier, identifier).
 of_kind(integer, Value) :- integer(Value).
 of_kind(number, Value) :- number(Value).
 of_kind(list, Value) :- is_list(Value).
+of_kind(amount, Value) :- integer(Value).
+of_kind(amount, Value) :- text_atom(Value, _).
 of_kind(header, header(_, _)).
 
 %!  plain_path(+Path, -Plain:atom) is semidet.
@@ -163,6 +170,20 @@ value(port, Value, Value) :-
     integer(Value), Value >= 1, Value =< 65535.
 value(http_status, Value, Value) :-
     integer(Value), Value >= 100, Value =< 599.
+value(count, Value, Value) :-
+    integer(Value), Value >= 0.
+value(amount, Value, Value) :-
+    integer(Value), Value > 0.
+value(amount, Value0, Value) :-
+    text_atom(Value0, Value),
+    atom_concat(Digits, '%', Value),
+    atom_number(Digits, Percent),
+    integer(Percent),
+    between(1, 100, Percent).
+value(batch_sizes, Sizes0, Sizes) :-
+    is_list(Sizes0),
+    Sizes0 \== [],
+    maplist(value(amount), Sizes0, Sizes).
 value(positive_integer, Value, Value) :-
     integer(Value), Value >= 1.
 value(seconds, Value, Value) :-

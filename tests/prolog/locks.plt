@@ -69,7 +69,7 @@ test(every_operation_is_refused, [forall(member(Operation, [rollback_service(api
 test(the_lease_is_around_all_that_changes_the_host, First-Last == lock-unlock) :-
     Plan0 = [ step(health, h, probe(a, b, c), []), step(stop, h, stop(1), []), step(prune, h, try(prune(2)), []),
               step(record, none, record([]), []) ],
-    leased_plan(Plan0, facts(api, h, [], [current(x)], none), Plan),
+    leased_plan(own, Plan0, facts(api, h, [], [current(x)], none), Plan),
     Plan = [step(First, h, lock(60, x, none), [unlock]), _, step(intend, h, _, [settle]), _, _, step(settle, h, _, []), step(Last, h, try(unlock), []), step(record, _, _, _)].
 test(it_is_given_back_whatever_step_fails, [forall(member(Step, [lock, stage, keep, drain, stop, switch, start, confirm, commit,
                                                                  prune])), true(Failed-Leased == yes-no)]) :-
@@ -84,10 +84,10 @@ test(what_was_cut_off_keeps_it) :-
     modelled_lease('a.example').
 test(what_only_looks_takes_no_lease, Plan == Plan0) :-
     Plan0 = [step(health, h, probe(a, b, c), [])],
-    leased_plan(Plan0, facts(api, h, [], [], none), Plan).
+    leased_plan(own, Plan0, facts(api, h, [], [], none), Plan).
 test(a_lease_lasts_as_long_as_a_release_may_take_beside, Seconds == 45) :-
     declare_service(api, [healthy_deadline(40)]),
-    leased_plan([step(stop, h, stop(1), [])], facts(api, h, [lease(5)], [], none), [step(_, _, lock(Seconds, none, none), _)|_]).
+    leased_plan(own, [step(stop, h, stop(1), [])], facts(api, h, [lease(5)], [], none), [step(_, _, lock(Seconds, none, none), _)|_]).
 
 test(what_is_taken_by_hand_is_given_back_by_whom_it_may_be, Result == unlocked) :-
     by_hand(Lock),

@@ -1,6 +1,6 @@
 :- module(test_recovering, []).
 :- use_module(library(deployment/effects), [with_backend/3]).
-:- use_module(library(deployment/locks), [leased_plan/3]).
+:- use_module(library(deployment/locks), [leased_plan/4]).
 :- use_module(library(deployment/model), [modelled_host/2]).
 :- use_module(library(deployment/observation), [context/5]).
 :- use_module(library(deployment/operations), [perform/4, result_kind/3]).
@@ -17,20 +17,20 @@
 operation(deploy, State, Plan) :-
     planning_facts(State, [], Facts),
     deploy_plan(deploy_with_rollback, Facts, Bare),
-    leased_plan(Bare, Facts, Plan).
+    leased_plan(own, Bare, Facts, Plan).
 operation(rollback, State, Plan) :-
     seen(State, Facts),
     id(older, To),
     rollback_plan(To, Facts, Bare),
-    leased_plan(Bare, Facts, Plan).
+    leased_plan(own, Bare, Facts, Plan).
 operation(stop, State, Plan) :-
     seen(State, Facts),
     stop_plan(stop, Facts, Bare),
-    leased_plan(Bare, Facts, Plan).
+    leased_plan(own, Bare, Facts, Plan).
 operation(start, State, Plan) :-
     seen(State, Facts),
     start_plan(Facts, Bare),
-    leased_plan(Bare, Facts, Plan).
+    leased_plan(own, Bare, Facts, Plan).
 
 seen(State, facts(api, 'a.example', [], Observed, none)) :-
     host(State, Observed).
@@ -241,7 +241,7 @@ test(the_watchdog_is_armed_before_the_switch_and_disarmed_over_a_new_connection,
               unlock, record ]) :-
     planning_facts(running(old), [confirm_within(60)], Facts),
     deploy_plan(deploy_with_rollback, Facts, Bare),
-    leased_plan(Bare, Facts, Plan),
+    leased_plan(own, Bare, Facts, Plan),
     step_ids(Plan, Ids).
 test(a_plain_deployment_is_confirmed_over_a_new_connection_too,
      Ids == [stage, keep, drain, stop, arm, switch, start, reconnect, confirm, disarm, commit, prune, record]) :-
@@ -250,7 +250,7 @@ test(a_plain_deployment_is_confirmed_over_a_new_connection_too,
     step_ids(Plan, Ids).
 test(the_lease_lasts_as_long_as_the_watchdog_waits, Seconds == 120) :-
     planning_facts(running(old), [confirm_within(60)], Facts),
-    leased_plan([step(stop, h, stop(1), [])], Facts, [step(lock, _, lock(Seconds, _, _), _)|_]).
+    leased_plan(own, [step(stop, h, stop(1), [])], Facts, [step(lock, _, lock(Seconds, _, _), _)|_]).
 test(confirmed_in_time, Result == deployed) :-
     host(running(old), Facts),
     model(deploy_with_rollback(api, [confirm_within(60)]), [host(_, Facts), sources(new)], Result, _).
@@ -266,7 +266,7 @@ test(a_failure_in_time_is_undone_and_the_watchdog_last, Steps == [start, link, d
           rolled_back_after_failure(rolled_back(_)), _, Events),
     planning_facts(running(old), [confirm_within(60)], Planning),
     deploy_plan(deploy_with_rollback, Planning, Bare),
-    leased_plan(Bare, Planning, Plan),
+    leased_plan(own, Bare, Planning, Plan),
     findall(Name,
             ( member(event(_, _, Id, ok, _, _), Events),
               member(step(Of, _, _, Undo), Plan),
