@@ -126,7 +126,7 @@ at_gate(Context, Call, Result) :-
     run([step(lock_fleet, Host, lock(Seconds, any, any), [unlock])], Context, report(Verdict, _, _)),
     (   Verdict == completed
     ->  Result = taken
-    ;   Verdict = failed(_, held(_, _, _))
+    ;   Verdict = failed(_, held(_, _, _, _, _, _))
     ->  observing(Context, Call, Seen),
         held_gate(Seen, Context, Call, Result)
     ;   Verdict = failed(_, Reason),
