@@ -407,7 +407,8 @@ rolled(on_host(Operation, Token, Run, Service, Options), Settings, Host, Answer)
     host_deadline(Service, Host, Settings, Deadline),
     Settings = settings(All),
     lookup(min_healthy_time, [All], Seconds),
-    on_host(Operation, Token, Run, Service, [Deadline, min_healthy_time(Seconds)|Options], Host, Answer).
+    ( lookup(confirm_within, [Options, All], Within) -> Own = [confirm_within(Within)|Options] ; Own = Options ),
+    on_host(Operation, Token, Run, Service, [Deadline, min_healthy_time(Seconds)|Own], Host, Answer).
 
 %   What a host has become is undone though the operation may have been cancelled.
 

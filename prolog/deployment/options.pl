@@ -71,6 +71,7 @@ scope_group(host, service).
 scope_group(host, method).
 scope_group(host, place).
 scope_group(rollout, rollout).
+scope_group(rollout, confirm).
 scope_group(operation, call).
 scope_group(operation, force).
 scope_group(operation, confirm).

@@ -66,10 +66,10 @@ rollout_settings(Service, settings(Options)) :-
               ( lookup(Name, [Declared], Value) -> true ; Value = Default ),
               Option =.. [Name, Value] ),
             Options0),
-    (   lookup(spread, [Declared], Spread)
-    ->  Options = [spread(Spread)|Options0]
-    ;   Options = Options0
-    ).
+    findall(Option,
+            ( member(Name, [spread, confirm_within]), lookup(Name, [Declared], Value), Option =.. [Name, Value] ),
+            Options,
+            Options0).
 
 %!  amount_of(+Amount, +Of:integer, -Number:integer) is det.
 %
