@@ -13,7 +13,7 @@ Settings is `settings(Options)`: what was declared, and the defaults for the res
 */
 
 :- autoload(library(apply), [maplist/3]).
-:- autoload(library(lists), [append/3, member/2, nth1/3, sum_list/2]).
+:- autoload(library(lists), [member/2, nth1/3, sum_list/2]).
 :- autoload(library(pairs), [pairs_values/2]).
 :- autoload(library(random), [random_permutation/2]).
 :- use_module(declarations, [declared/5]).
