@@ -44,7 +44,7 @@ $(STAMPS)-demo: pyproject.toml
 
 $(STAMPS)-test: pyproject.toml
 	@$(NEED) swipl=swi-prolog-nox ensurepip=python3-venv sshd=openssh-server ip=iproute2 unshare=util-linux shellcheck=shellcheck \
-		rsync=rsync curl=curl systemd-analyze=systemd
+		rsync=rsync curl=curl systemd-analyze=systemd haproxy=haproxy wrk=wrk
 	@[ -x $(PYTHON) ] || python3 -m venv $(VENV)
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --editable '.[demo,test]'
 	@touch $@ $(STAMPS)-demo

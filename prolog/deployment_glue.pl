@@ -25,6 +25,10 @@ comes from.  What acts on the world needs the Python package unifyweaver_py; eve
             [ declare_rollout/2,            % +Service, +Options
               rollout_config/2              % ?Service, ?Options
             ]).
+:- reexport(deployment/balancing,
+            [ declare_load_balancer/2,      % +Service, +Balancer
+              load_balancer_config/2        % ?Service, ?Balancer
+            ]).
 :- reexport(deployment/security,
             [ validate_security/2,          % +Service, -Errors
               requires_encryption/1,        % +Service
@@ -50,10 +54,10 @@ comes from.  What acts on the world needs the Python package unifyweaver_py; eve
               deploy_with_rollback/3,       % +Service, +Options, -Result
               deploy_to_all_hosts/2,        % +Service, -Results
               deploy_to_all_hosts/3,        % +Service, +Options, -Results
-              recover/2,                    % +Service, -Results
-              recover/3,                    % +Service, +Options, -Results
               resume_rollout/2,             % +Service, -Results
               fleet_status/2,               % +Service, -Table
+              recover/2,                    % +Service, -Results
+              recover/3,                    % +Service, +Options, -Results
               deployment_plan/3,            % +Service, +Options, -Plan
               rollback_service/2,           % +Service, -Result
               rollback_service/3,           % +Service, +Options, -Result
@@ -71,7 +75,13 @@ comes from.  What acts on the world needs the Python package unifyweaver_py; eve
               run_health_check/3,           % +Service, +Options, -Result
               wait_for_healthy/3,           % +Service, +Options, -Result
               service_status/2,             % +Service, -Status
-              service_status/3              % +Service, ?Host, -Status
+              service_status/3,             % +Service, ?Host, -Status
+              rebuild_ledger/2              % +Service, -Results
+            ]).
+:- reexport(deployment/history,
+            [ history/3,                    % ?Service, ?Options, -Runs
+              run_events/2,                 % +RunId, -Events
+              unfinished_runs/2             % ?Service, -Runs
             ]).
 
 :- reexport(deployment/generate,

@@ -14,6 +14,7 @@ import pytest
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UNIFYWEAVER_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("UNIFYWEAVER_KEY", str(tmp_path_factory.mktemp("key") / "key"))
         yield
 
 
@@ -35,11 +36,11 @@ def free_port() -> int:
 
 
 @pytest.fixture
-def own_ledger(tmp_path: Path) -> Iterator[Path]:
+def own_ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A ledger of the test's own."""
     from unifyweaver_py import effects
 
-    path = tmp_path / "ledger.sqlite3"
+    path = tmp_path_factory.mktemp("ledger") / "ledger.sqlite3"
     effects.set_ledger(path)
     yield path
     effects.set_ledger(None)

@@ -29,8 +29,8 @@ def begin(
     **call: float,
 ) -> subprocess.Popen[str]:
     """Start one, that prints the result. `before` is a command before the deployment, `stopped` one between stop and
-    switch and `hook` one after the switch; `rollout` is declared, and deployed by, where it is given; `call` are options
-    of the deployment.
+    switch and `hook` one after the switch; `rollout` is declared, and deployed by, where it is given; `call` are
+    options of the deployment.
     """
     file = site.folder.with_suffix(".json")
     told = {

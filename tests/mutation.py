@@ -27,6 +27,7 @@ SECONDS = 300.0
 AT_ONCE = 2
 
 PUBLIC = "tests/test_public.py::test_"
+HISTORY = "tests/test_history.py::test_"
 DECLARING = ("tests/prolog/declarations.plt", "tests/test_api.py")
 SECURITY = ("tests/prolog/security.plt", "tests/test_api.py")
 LEDGER = ("tests/prolog/ledger.plt", f"{PUBLIC}hashes", "tests/test_api.py")
@@ -46,6 +47,8 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
     "declare_service_hosts/2": DECLARING,
     "service_hosts/2": DECLARING,
     "service_host/3": DECLARING,
+    "declare_load_balancer/2": ("tests/prolog/balancing.plt",),
+    "load_balancer_config/2": ("tests/prolog/balancing.plt",),
     "validate_security/2": SECURITY,
     "requires_encryption/1": SECURITY,
     "is_local_service/1": SECURITY,
@@ -66,12 +69,12 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
     "deploy_with_rollback/3": (f"{PUBLIC}deploy_with_rollback",),
     "deploy_to_all_hosts/2": (f"{PUBLIC}deploy_to_all_hosts",),
     "deploy_to_all_hosts/3": (f"{PUBLIC}deploy_to_all_hosts",),
-    "recover/2": (f"{PUBLIC}recover",),
-    "recover/3": (f"{PUBLIC}recover",),
     "declare_rollout/2": ("tests/prolog/rollout.plt",),
     "rollout_config/2": (f"{PUBLIC}rollout",),
     "resume_rollout/2": (f"{PUBLIC}rollout",),
     "fleet_status/2": (f"{PUBLIC}rollout",),
+    "recover/2": (f"{PUBLIC}recover",),
+    "recover/3": (f"{PUBLIC}recover",),
     "deployment_plan/3": (f"{PUBLIC}deployment_plan",),
     "rollback_service/2": (f"{PUBLIC}rollback_service",),
     "rollback_service/3": (f"{PUBLIC}rollback_service",),
@@ -90,6 +93,10 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
     "wait_for_healthy/3": (f"{PUBLIC}health",),
     "service_status/2": (f"{PUBLIC}status",),
     "service_status/3": (f"{PUBLIC}status",),
+    "rebuild_ledger/2": (f"{HISTORY}ledger_is_rebuilt_from_the_hosts",),
+    "history/3": (f"{HISTORY}run_tells_who_what_and_what_became_of_it",),
+    "run_events/2": (f"{HISTORY}run_tells_who_what_and_what_became_of_it",),
+    "unfinished_runs/2": (f"{HISTORY}run_whose_controller_was_killed_is_unfinished",),
     "generate_deploy_script/3": SCRIPTS,
     "generate_ssh_deploy/3": SCRIPTS,
     "generate_rollback_script/3": SCRIPTS,

@@ -92,6 +92,33 @@ def lines_with(text: str, words: str) -> int:
     return len(re.findall(re.escape(words), text))
 
 
+def test_history_events_and_rebuild_ledger(project: Project) -> None:
+    first, second = project.fleet.hosts
+    assert run("deploy", project.file).exit_code == 0
+    assert run("rollback", project.file, "--host", first.name).exit_code == 1
+    listed = run("history", project.file)
+    assert listed.exit_code == 0
+    assert re.search(r"rollback_service +web .* error\(no_rollback_available\)", listed.stdout)
+    [identity] = re.findall(
+        r"^(\S+) .* deploy_with_rollback +web .* deployed *$", listed.stdout, re.MULTILINE
+    )
+    assert "deploy_with_rollback" not in run("history", project.file, "web", "--limit", 1).stdout
+    assert lines_with(run("history", project.file, "--unfinished").stdout, "web") == 0
+    told = run("events", identity)
+    assert told.exit_code == 0
+    assert re.search(rf"^[0-9:]+ {first.name}: switch: ok ", told.stdout, re.MULTILINE)
+    assert re.search(rf"^[0-9:]+ {second.name}: result: deployed ", told.stdout, re.MULTILINE)
+    assert re.search(r"^    probe\('http://.*',200\)$", told.stdout, re.MULTILINE)
+    unknown = run("events", "nothing")
+    assert (unknown.exit_code, unknown.stderr) == (
+        2,
+        "unifyweaver: The ledger knows no run nothing\n",
+    )
+    rebuilt = run("rebuild-ledger", project.file)
+    assert rebuilt.exit_code == 0
+    assert len(re.findall(r"release [0-9a-f]{8}… is active", rebuilt.stdout)) == 2
+
+
 def test_deploy_plan_status_check_rollback_and_stop(project: Project) -> None:
     first, second = project.fleet.hosts
     planned = run("plan", project.file)

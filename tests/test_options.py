@@ -28,8 +28,9 @@ from unifyweaver_py.testing import RecordingEffects, answer, using
 TESTS = Path(__file__).parent
 HERE = "test_options.py"
 LAB = "lab/test_deploy.py"
-LAB_RECOVERY = "tests/lab/test_recovery.py"
 ROLLOUT = "prolog/rollout.plt"
+LAB_RECOVERY = "tests/lab/test_recovery.py"
+BALANCING = "test_balancing.py"
 
 # Option, by its group of the table -> where its effect is shown.
 SHOWN = {
@@ -56,6 +57,7 @@ SHOWN = {
     "service.keep_releases": f"{LAB}::test_old_releases_are_pruned_but_not_the_active_or_the_rollback_point",
     "service.healthy_deadline": f"{HERE}::test_healthy_deadline_is_how_long_a_release_may_take",
     "service.address": f"{HERE}::test_address_is_where_the_service_is_asked",
+    "service.balancer_server": f"{BALANCING}::test_server_is_that_of_the_name_else_of_the_address_of_the_host",
     "method.host": f"{HERE}::test_host_of_the_service_or_of_its_method_is_deployed_to",
     "method.user": f"{HERE}::test_user_is_who_logs_in",
     "method.agent": "effects/test_ssh.py::test_the_agent_is_used_unless_it_is_refused",
@@ -103,6 +105,13 @@ SHOWN = {
     "attempts.timeout": f"{HERE}::test_timeout_limits_one_probe",
     "deadline.timeout": f"{HERE}::test_wait_ends_at_its_timeout_and_asks_at_its_interval",
     "deadline.interval": f"{HERE}::test_wait_ends_at_its_timeout_and_asks_at_its_interval",
+    "load_balancer.socket": f"{BALANCING}::test_what_is_wrong_with_the_socket_is_told_before_anything_is_touched",
+    "load_balancer.backend": f"{BALANCING}::test_what_is_wrong_with_the_socket_is_told_before_anything_is_touched",
+    "history.limit": "test_history.py::test_history_is_asked_by_its_options",
+    "history.since": "test_history.py::test_history_is_asked_by_its_options",
+    "history.host": "test_history.py::test_history_is_asked_by_its_options",
+    "history.operation": "test_history.py::test_history_is_asked_by_its_options",
+    "history.unfinished": "test_history.py::test_history_is_asked_by_its_options",
     "health_script.timeout": f"{HERE}::test_health_script_has_its_retries_and_timeout",
     "health_script.retries": f"{HERE}::test_health_script_has_its_retries_and_timeout",
 }

@@ -41,6 +41,13 @@ def test_everything_above_the_effects_works() -> None:
     )
 
 
+def test_history_is_told_to_need_the_python_package() -> None:
+    done = swipl("use_module(library(deployment_glue)), history(_, [], _)", "-p", "library=prolog")
+    assert done.returncode != 0
+    assert "ledger" in done.stderr
+    assert "unifyweaver_py" in done.stderr
+
+
 def test_what_needs_an_effect_names_it_and_the_python_package() -> None:
     done = swipl(
         """use_module(library(deployment_glue)),

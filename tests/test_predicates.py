@@ -27,6 +27,8 @@ GOALS = [
     "lifecycle_hooks(asked, _)",
     "declare_service_hosts(asked, [host_config(localhost, []), host_config('127.0.0.1', [])])",
     "service_hosts(asked, _)",
+    "declare_load_balancer(asked, haproxy([socket('/run/haproxy.sock'), backend(web)]))",
+    "load_balancer_config(asked, _)",
     "service_host(asked, localhost, _)",
     "service_host(asked, '127.0.0.1', _)",
     "undeclare_service(asked)",
@@ -44,6 +46,10 @@ GOALS = [
     "store_rollback_hash(web, f00)",
     "rollback_hash(web, _)",
     "rollback_hash(web, localhost, _)",
+    "rebuild_ledger(web, _)",
+    "history(web, [], _)",
+    "run_events(asked, _)",
+    "unfinished_runs(web, _)",
     "deployment_plan(web, [], _)",
     "deploy_service(web, _)",
     "deploy_service(web, _)",
@@ -53,12 +59,12 @@ GOALS = [
     "deploy_with_rollback(web, [backend(dry)], _)",
     "deploy_to_all_hosts(web, _)",
     "deploy_to_all_hosts(web, [force(true)], _)",
-    "recover(web, _)",
-    "recover(web, [], _)",
     "declare_rollout(web, [batches([1, '100%'])])",
     "rollout_config(web, _)",
     "resume_rollout(web, _)",
     "fleet_status(web, _)",
+    "recover(web, _)",
+    "recover(web, [], _)",
     "execute_hooks(web, post_deploy, _)",
     "run_health_check(web, [], _)",
     "wait_for_healthy(web, [], _)",
@@ -100,6 +106,8 @@ def web(tmp_path: Path, free_port: int, own_ledger: Path) -> Iterator[Site]:
 
 
 def test_every_predicate_succeeds_once_and_leaves_no_choice_point(web: Site) -> None:
+    run = "begin(asked, web, look, 0, [], [])"
+    assert uw.once(f"deployment_effects:effect(ledger({run}), done)") == {}
     for goal in GOALS:
         [solution] = uw.query(
             f"call_cleanup(({goal}), Ended = true), (Ended == true -> Once = yes ; Once = no)"
@@ -140,6 +148,7 @@ def test_nothing_is_left_of_a_service_that_is_undeclared(tmp_path: Path, own_led
         uw.declare_deploy_method("asked", "ssh", user="me")
         uw.declare_service_sources("asked", ["**"])
         uw.declare_service_hosts("asked", {"b.example": {"port": 2}, "c.example": {}})
+        uw.declare_load_balancer("asked", socket="/run/haproxy.sock", backend="web")
         uw.declare_lifecycle_hook("asked", "pre_deploy", "save_state")
         uw.declare_lifecycle_hook("asked", "post_deploy", uw.run_once(uw.custom("x")))
 

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias, cast, overload
 
 from unifyweaver_py._engine import Engine
 from unifyweaver_py._engine import engine as start_engine
+from unifyweaver_py._history import Intent, Runs, entry_of, runs_of
 from unifyweaver_py._results import (
     Begin,
     Event,
@@ -152,6 +153,31 @@ def run_once(action: Action) -> Term:
     return Term("run_once", (action,))
 
 
+def secret(value: str | None = None, *, env: str | None = None, command: str | None = None) -> Term:
+    """Return a value of ``env`` that is shown nowhere, and is kept on the host in a file of mode 0600.
+
+    It is the literal ``value``, what the variable ``env`` holds where the deployment is made, or what ``command``
+    prints there. ``declare_service("api", env={"TOKEN": secret(env="API_TOKEN")})``
+
+    Raises:
+        TypeError: not exactly one of them is given.
+        ValueError: the value holds a NUL character or is longer than 64 kB.
+    """
+    if [value, env, command].count(None) != 2:
+        raise TypeError("secret() takes a value, env= or command=")
+    if env is not None:
+        return Term("secret", (Term("env", (env,)),))
+    if command is not None:
+        return Term("secret", (Term("command", (command,)),))
+    value = cast("str", value)
+    from unifyweaver_py.effects.vault import own_vault
+
+    sealed = own_vault.seal(value)
+    if sealed == "refused":
+        raise ValueError("a secret has 64 kB at most, and no NUL character")
+    return Term("secret", (sealed,))
+
+
 def exclude(pattern: str) -> Term:
     r"""Return the source pattern that leaves out what matches: ``\+ Pattern``."""
     return Term("\\+", (pattern,))
@@ -239,6 +265,28 @@ def rollout_config() -> Iterator[tuple[str, Options]]: ...
 def rollout_config(service: str | None = None) -> Any:
     """Return the declared options of a service's rollout, or iterate over ``(service, options)``."""
     return _facts("rollout_config(Service, Value)", service, _dict)
+
+
+def declare_load_balancer(service: str, balancer: str = "haproxy", **options: OptionValue) -> None:
+    """Declare the load balancer in front of a service's hosts; replaces.
+
+    ``declare_load_balancer("web", socket="/run/haproxy/admin.sock", backend="web")``
+    """
+    term = Term(balancer, (_options(options),))
+    _declare("declare_load_balancer(Service, Balancer)", Service=service, Balancer=term)
+
+
+@overload
+def load_balancer_config(service: str) -> tuple[str, Options] | None: ...
+@overload
+def load_balancer_config() -> Iterator[tuple[str, tuple[str, Options]]]: ...
+def load_balancer_config(service: str | None = None) -> Any:
+    """Return a service's ``(balancer, options)``, or iterate over ``(service, (balancer, options))``."""
+    return _facts(
+        "load_balancer_config(Service, Value)",
+        service,
+        lambda value: (cast("Term", value).name, _dict(cast("Term", value).args[0])),
+    )
 
 
 @overload
@@ -487,19 +535,7 @@ def deploy_to_all_hosts(
     ``rolled_back_with_fleet`` and ``skipped(Reason)``.
     """
     result = _operate("deploy_to_all_hosts", service, options=options, on_event=on_event)
-    return HostResults(result.term, result.ok, result.events)
-
-
-def recover(
-    service: str, *, on_event: OnEvent | None = None, **options: OptionValue
-) -> HostResults:
-    """Finish or undo what operations left half done, such as one whose controller was killed.
-
-    A list of ``result(Host, Status)``; a status is ``nothing_to_recover``, ``completed(Hash)``, ``undone(Hash)`` or
-    ``error(Reason)``.
-    """
-    result = _operate("recover", service, options=options, on_event=on_event)
-    return HostResults(result.term, result.ok, result.events)
+    return HostResults(result.term, result.ok, result.events, result.run)
 
 
 def resume_rollout(
@@ -511,13 +547,25 @@ def resume_rollout(
     ``error(release_changed(Old, New))`` where what would be shipped is not what its first hosts got.
     """
     result = _operate("resume_rollout", service, options=options, on_event=on_event)
-    return HostResults(result.term, result.ok, result.events)
+    return HostResults(result.term, result.ok, result.events, result.run)
 
 
 def fleet_status(service: str, **options: OptionValue) -> FleetStatus:
     """Look at every host: its active release, process, health, and whether the ledger says the same."""
     result = _operate("fleet_status", service, options=options)
     return FleetStatus(result.term, result.ok, result.events)
+
+
+def recover(
+    service: str, *, on_event: OnEvent | None = None, **options: OptionValue
+) -> HostResults:
+    """Finish or undo what operations left half done, such as one whose controller was killed.
+
+    A list of ``result(Host, Status)``; a status is ``nothing_to_recover``, ``completed(Hash)``, ``undone(Hash)`` or
+    ``error(Reason)``.
+    """
+    result = _operate("recover", service, options=options, on_event=on_event)
+    return HostResults(result.term, result.ok, result.events, result.run)
 
 
 def deployment_plan(service: str, **options: OptionValue) -> list[Term]:
@@ -615,6 +663,44 @@ def service_status(service: str, host: str | None = None) -> Result:
     return _operate("service_status", service, "health", options={"host": host})
 
 
+def rebuild_ledger(service: str, **options: OptionValue) -> HostResults:
+    """Ask all hosts what is active there and record it, for a ledger that was lost.
+
+    The results are ``recorded(Hash)``, ``none`` where nothing is active, or ``error(Reason)``.
+    """
+    result = _operate("rebuild_ledger", service, options=options)
+    return HostResults(result.term, result.ok, result.events, result.run)
+
+
+# ---- history ----------------------------------------------------------------------------------------
+
+
+def history(service: str | None = None, **options: OptionValue) -> Runs:
+    """Return the newest runs of a service, or of all services, newest first: a list of `Run`.
+
+    Options are ``limit`` (100), ``since`` (in seconds since the epoch), ``host``, ``operation`` and ``unfinished``.
+    """
+    goal = "history(Service, Options, Runs)"
+    bound: dict[str, Value] = {} if service is None else {"Service": service}
+    return runs_of(_once(goal, Options=_options(options), **bound)["Runs"])  # type: ignore[arg-type]
+
+
+def run_events(run: str) -> tuple[Event | Intent, ...]:
+    """Return what happened in a run: an `Event` for each step, and an `Intent` for steps whose end is not recorded.
+
+    Raises:
+        ExistenceError: the ledger knows no such run.
+    """
+    events = _once("run_events(Run, Events)", Run=run)["Events"]
+    return tuple(entry_of(event) for event in cast("Sequence[Value]", events))
+
+
+def unfinished_runs(service: str | None = None) -> Runs:
+    """Return the runs that were begun, did not end, and never will, because their process has ended."""
+    bound: dict[str, Value] = {} if service is None else {"Service": service}
+    return runs_of(_once("unfinished_runs(Service, Runs)", **bound)["Runs"])  # type: ignore[arg-type]
+
+
 def _operate(
     name: str,
     service: str,
@@ -637,7 +723,8 @@ def _operate(
     try:
         answer = engine.once(
             "deployment_operations:perform(Run, Operation, Result, Events), "
-            "( deployment_operations:good_result(Result) -> Ok = 1 ; Ok = 0 )",
+            "( deployment_operations:good_result(Result) -> Ok = 1 ; Ok = 0 ), "
+            "( deployment_journal:is_run(Operation) -> Own = 1 ; Own = 0 )",
             {"Run": run.id, "Operation": Term(name, (service, *arguments, _options(options)))},
             on_interrupt=run.cancel.set,
         )
@@ -653,4 +740,4 @@ def _operate(
     events = tuple(
         cast("Event", event_of(event)) for event in cast("Sequence[Value]", answer["Events"])
     )
-    return Result(answer["Result"], answer["Ok"] == 1, events)
+    return Result(answer["Result"], answer["Ok"] == 1, events, run.id if answer["Own"] else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from typing import cast
 
@@ -10,7 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from unifyweaver_py._api import once
-from unifyweaver_py._results import Event, FleetStatus, Result, clock, short, shortened
+from unifyweaver_py._history import COLUMNS, Intent, Run, row
+from unifyweaver_py._results import Event, FleetStatus, Result, clock, short, shortened, text
 from unifyweaver_py._terms import Term, Value
 
 COLOURS = {
@@ -44,6 +46,23 @@ def show_result(console: Console, operation: str, service: str, result: Result) 
     console.print(table)
     for host, outcome in _by_host(result).items():
         _explain(console, operation, host, outcome, result.events)
+
+
+def show_runs(console: Console, runs: Iterable[Run]) -> None:
+    """Print a line a run."""
+    table = _table(*COLUMNS)
+    table.columns[0].no_wrap = True
+    for run in runs:
+        table.add_row(*(escape(shortened(cell)) for cell in row(run)))
+    console.print(table)
+
+
+def show_entries(console: Console, entries: Iterable[Event | Intent]) -> None:
+    """Print a line for each step, with what was noted of it, and for steps whose end is not known."""
+    for entry in entries:
+        _say(console, f"{time.strftime('%H:%M:%S', time.localtime(entry.time))} {entry}")
+        for note in entry.notes if isinstance(entry, Event) else ():
+            _say(console, f"    {text(note)}")
 
 
 def _explain(
@@ -103,11 +122,17 @@ def _observed(events: Iterable[Event], host: str, name: str) -> str:
 def show_fleet(console: Console, service: str, fleet: FleetStatus) -> None:
     """Print a line a host."""
     table = _table("service", "host", "release", "process", "health", "since", "drift")
-    for row in fleet:
-        colour = COLOURS[kind_of("service_status", row.process)]
-        process = f"[{colour}]{escape(_in_words(row.process))}[/{colour}]"
-        cells = (short(row.release), process, row.health, clock(row.since), _drift(row.drift))
-        table.add_row(escape(service), escape(row.host), *cells)
+    for found in fleet:
+        colour = COLOURS[kind_of("service_status", found.process)]
+        process = f"[{colour}]{escape(_in_words(found.process))}[/{colour}]"
+        cells = (
+            short(found.release),
+            process,
+            found.health,
+            clock(found.since),
+            _drift(found.drift),
+        )
+        table.add_row(escape(service), escape(found.host), *cells)
     console.print(table)
 
 

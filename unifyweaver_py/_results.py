@@ -51,11 +51,13 @@ class Result:
         term: the result term, as the predicate of the same name gives it.
         ok: whether nobody was left worse than asked.
         events: the steps on all hosts, in order of time.
+        run: the id by which the ledger knows it; None of what only looked.
     """
 
     term: Value
     ok: bool
     events: tuple[Event, ...] = ()
+    run: str | None = None
 
     def __str__(self) -> str:
         return text(self.term)

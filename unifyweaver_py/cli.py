@@ -292,6 +292,41 @@ def plan(file: Path, service: str | None, host: str | None, force: bool) -> None
         show_plan(console, name, deployment_plan(name, **options))
 
 
+@_command
+def rebuild_ledger(file: Path, service: str | None, host: str | None) -> None:
+    """Ask the hosts what is active there and record it, for a ledger that was lost."""
+    options = _options(host=host)
+    services = _services(file, service)
+    _leave([_operate("rebuild_ledger", name, options=options) for name in services])
+
+
+@main.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("service", required=False)
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="The newest N of each (100).")
+@click.option("--unfinished", is_flag=True, help="Only those whose end is not recorded.")
+def history(*, file: Path, service: str | None, limit: int | None, unfinished: bool) -> None:
+    """Show what was done, by whom, and what came of it; the newest first."""
+    import unifyweaver_py
+    from unifyweaver_py._reports import show_runs
+
+    options = _options(limit=limit, unfinished=unfinished or None)
+    runs = [
+        run for name in _services(file, service) for run in unifyweaver_py.history(name, **options)
+    ]
+    show_runs(_console(), sorted(runs, key=lambda run: run.began, reverse=True))
+
+
+@main.command()
+@click.argument("run")
+def events(run: str) -> None:
+    """Show each step of a RUN that history tells, and what it was about to do when it ended."""
+    from unifyweaver_py import run_events
+    from unifyweaver_py._reports import show_entries
+
+    show_entries(_console(), run_events(run))
+
+
 def _way_to_deploy(service: str, options: dict[str, object]) -> str:
     from unifyweaver_py import rollout_config
 
@@ -352,7 +387,7 @@ def _perform(operation: str, service: str, *arguments: str, options: dict[str, o
         click.echo(ABANDONED, err=True)
         sys.exit(STATUSES["not_restored"])
     if isinstance(done.term, list):
-        return HostResults(done.term, done.ok, done.events)
+        return HostResults(done.term, done.ok, done.events, done.run)
     return done
 
 

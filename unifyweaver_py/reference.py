@@ -32,6 +32,8 @@ TITLES = {
     "probe": "Of `run_health_check` and `wait_for_healthy`",
     "attempts": "Of `run_health_check`",
     "deadline": "Of `wait_for_healthy`",
+    "load_balancer": "Of `haproxy` in `declare_load_balancer`",
+    "history": "Of `history`",
     "health_script": "Of `generate_health_check_script`, beside those of service and method",
 }
 

@@ -18,13 +18,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from unifyweaver_py._terms import PrologString, Term
-from unifyweaver_py.effects import using
+from unifyweaver_py.effects import PREDICATES, using
 
 __all__ = ["Call", "RecordingEffects", "UnexpectedCallError", "answer", "using"]
 
 Answers = Iterable[Any] | Callable[..., Any]
 
-DEFAULTS: dict[str, Any] = {"sleep": "done", "emit": "done", "reconnect": "done"}
+DEFAULTS: dict[str, Any] = {
+    "sleep": "done",
+    "emit": "done",
+    "reconnect": "done",
+    "seal": Term("sealed", ("unknown",)),
+}
 
 
 class UnexpectedCallError(AssertionError):
@@ -52,14 +57,15 @@ def answer(status: int, body: str = "", headers: Sequence[tuple[str, str]] = ())
 class RecordingEffects:
     """A fake of the effects.
 
-    Each keyword is the name of an effect (shell, probe, scan, sleep, emit, ledger, reconnect), its value
-    either the answers in order or a function called with the run and the effect's arguments.
-    `sleep`, `emit` and `reconnect` answer `done` by default, and `ledger` remembers nothing; asking for anything
+    Each keyword is the name of an effect (shell, probe, balance, scan, seal, secrets, sleep, emit,
+    ledger, reconnect), its value either the answers in order or a function called with the run and the
+    effect's arguments. `sleep`, `emit` and `reconnect` answer `done` by default, `seal` keeps no value,
+    and `ledger` remembers nothing; asking for anything
     else raises `UnexpectedCallError`. Raises `TypeError` for a name that is no effect.
     """
 
     def __init__(self, **script: Answers) -> None:
-        unknown = set(script) - {"shell", "probe", "scan", "sleep", "emit", "ledger", "reconnect"}
+        unknown = set(script) - set(PREDICATES)
         if unknown:
             raise TypeError(f"no such effect: {', '.join(sorted(unknown))}")
         self._script = {
@@ -94,9 +100,21 @@ class RecordingEffects:
         """Answer from the script."""
         return self._answer("probe", run, target, request)
 
+    def balance(self, run: Term, address: str, request: Term) -> Any:
+        """Answer from the script."""
+        return self._answer("balance", run, address, request)
+
     def scan(self, run: Term, folder: str, patterns: Sequence[Any], needs: Sequence[str]) -> Any:
         """Answer from the script."""
         return self._answer("scan", run, folder, patterns, needs)
+
+    def seal(self, run: Term, value: str | Term) -> Any:  # noqa: ARG002 - a record would show it
+        """Answer from the script, else `sealed(unknown)`; the value is not recorded."""
+        return self._answer("seal", run)
+
+    def secrets(self, run: Term, wanted: Sequence[Any]) -> Any:
+        """Answer from the script."""
+        return self._answer("secrets", run, wanted)
 
     def sleep(self, run: Term, seconds: float) -> Any:
         """Answer from the script, else `done` at once."""

@@ -1,6 +1,8 @@
 :- module(deployment_controllers,
           [ controller/2,               % +Purpose, -Words
             by_hand/2,                  % +Purpose, -Words
+            this_controller/4,          % -Machine, -Pid, -Born, -Owner
+            has_ended/3,                % +Machine, +Pid, +Born
             controller_state/4          % +Machine, +Pid, +Born, -State
           ]).
 
@@ -21,10 +23,21 @@ numbering of processes, or `-` where nothing tells it; Born is when the process 
 %   This process.
 
 controller(Purpose, Words) :-
+    this_process(Machine, Pid, Born),
+    words(Machine, Pid, Born, Purpose, Words).
+
+%!  this_controller(-Machine:atom, -Pid:integer, -Born:integer, -Owner:atom) is det.
+%
+%   Owner is `USER@HOST`.
+
+this_controller(Machine, Pid, Born, Owner) :-
+    this_process(Machine, Pid, Born),
+    owner(Owner).
+
+this_process(Machine, Pid, Born) :-
     (   own_machine(Machine) -> true ; Machine = - ),
     current_prolog_flag(pid, Pid),
-    (   born(Pid, Born) -> true ; Born = 0 ),
-    words(Machine, Pid, Born, Purpose, Words).
+    (   born(Pid, Born) -> true ; Born = 0 ).
 
 %!  by_hand(+Purpose, -Words:atom) is det.
 %
@@ -64,6 +77,20 @@ controller_state(Machine, Pid0, Born0, State) :-
         atom_number(Born0, Born)
     ->  ( current_prolog_flag(pid, Pid) -> State = this ; State = lives )
     ;   State = ended
+    ).
+
+%!  has_ended(+Machine:atom, +Pid:integer, +Born:integer) is semidet.
+%
+%   A process that used a file which is only used on this machine has ended: it is gone, or the machine was started anew
+%   since then.
+
+has_ended(Machine, Pid, Born) :-
+    own_machine(Own),
+    (   Machine == Own
+    ->  \+ born(Pid, Born)
+    ;   atomic_list_concat([Then, _], /, Machine),
+        atomic_list_concat([Now, _], /, Own),
+        Then \== Now
     ).
 
 %   born(+Pid, -Ticks) is semidet: when a process that lives was started, as its stat tells behind the name.

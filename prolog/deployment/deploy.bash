@@ -11,6 +11,7 @@ RSYNC_OPTIONS=(--links --perms --times --omit-dir-times --no-implied-dirs --whol
 deploy() { # FOLDER
     announce "=== Deploying $SERVICE to $HOST ==="
     observe
+    if [ -n "${SECRETS+set}" ]; then fetch_secrets; fi
     hooks_pre_deploy || { complain 'A pre_deploy hook failed'; exit 1; }
     ship "$1"
     if [ "$current" = "$new" ] && [ "$running" = "$new" ]; then
@@ -35,6 +36,7 @@ ship() { # FOLDER
     undo_with drop_folder
     target <<<"step receive receive $token"
     send "$from" "$folder"
+    if [ -n "${SECRETS+set}" ]; then send_secrets; fi
     undo_with discard_release
     target < <(adopt_steps)
     undo=(discard_release)

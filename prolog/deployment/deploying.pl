@@ -9,15 +9,15 @@
 
 :- autoload(library(apply), [exclude/3]).
 :- autoload(library(lists), [append/3, last/2, member/2, memberchk/2]).
-:- use_module(locks, [unless_locked/6, locked_out/5, leased_plan/4, lock_refusal/2]).
 :- use_module(gate, [leased_run/4]).
 :- use_module(intents, [settled/2]).
+:- use_module(locks, [unless_locked/6, locked_out/5, leased_plan/4, lock_refusal/2]).
 :- use_module(options, [lookup/3]).
 :- use_module(plan, [survey_plan/4, deploy_plan/3, rollback_plan/3, vacate_plan/2, observed/2, earlier/3]).
 :- use_module(recovering, [recovered_first/3]).
 :- use_module(releases, [release/5, hash_of_id/2]).
 :- use_module(run, [run/3]).
-:- use_module(observation, [observing/3, record_seen/2]).
+:- use_module(observation, [observing_balanced/3, record_seen/4]).
 
 %!  deploy(+Flavour, +Context, +Call, -Result) is det.
 %
@@ -68,16 +68,17 @@ survey_failure(_, Reason, error(deployment_failed(Reason))).
 
 surveyed(Service, Host, Call, Outcomes, facts(Service, Host, Call, Observed, Release)) :-
     findall(Note, ( member(done(step(Id, _, _, _), _, Notes, _), Outcomes),
-                    memberchk(Id, [observe, scan]),
+                    memberchk(Id, [observe, balancer, secrets, scan]),
                     member(Note, Notes) ),
             Seen),
     settled(Seen, Observed),
     memberchk(sources(Sources, _, _), Observed),
-    release(Service, Host, Call, Sources, Release).
+    findall(seal(Name, Source, Digest), member(seal(Name, Source, Digest), Observed), Seals),
+    release(Service, Host, Seals, Sources, Release).
 
 deploy_release(Flavour, Facts, Context, Result) :-
     (   nothing_to_do(Facts)
-    ->  record_seen(Facts, Context),
+    ->  record_seen(Facts, Context, must, _),
         Result = unchanged
     ;   known_bad(Facts, Hash)
     ->  Result = error(known_bad_release(Hash))
@@ -101,13 +102,14 @@ reused(step(stage, _, _, _), base_unusable).
 reused(step(verify, _, _, _), verification_failed(_)).
 
 %   This release is active, was confirmed when it was deployed (a controller may have died before that), and its
-%   process runs.
+%   process runs and gets requests, unless somebody else keeps them from it.
 
 nothing_to_do(Facts) :-
     Facts = facts(_, _, Call, _, release(Id, _, _)),
     observed(current(Id), Facts),
     observed(running(Id), Facts),
     \+ observed(unfinished(_), Facts),
+    \+ observed(balanced(_, ours), Facts),
     findall(Confirmed, observed(history(Confirmed), Facts), History),
     last(History, Id),
     \+ lookup(force, [Call], true).
@@ -168,7 +170,7 @@ touched(Outcomes, _) :-
     !.
 touched(Outcomes, failed(_)) :-
     member(done(step(Id, _, _, _), _, _, _), Outcomes),
-    memberchk(Id, [stop, start]),
+    memberchk(Id, [balancer_await, stop, start]),
     !.
 
 %   Hooks on the way back, and what they leave behind, do not decide whether it is done.
@@ -177,7 +179,7 @@ restored(Undone, failed(Reason)) :-
     member(done(step(_, _, try(Action), _), Result, _, _), Undone),
     Result \== ok,
     functor(Action, Name, _),
-    memberchk(Name, [stop, link, start, probe, confirm, commit]),
+    memberchk(Name, [stop, link, start, probe, confirm, commit, balance]),
     !,
     arg(1, Result, Reason).
 restored(_, ok).
@@ -198,7 +200,7 @@ rollback_outcome(ok, _, error(no_rollback_available)).
 %!  rollback(+Context, +Call, -Result) is det.
 
 rollback(Context, Call, Result) :-
-    observing(Context, Call, Seen),
+    observing_balanced(Context, Call, Seen),
     rollback(Seen, Context, Call, Result).
 
 rollback(failed(Reason), _, _, error(rollback_failed(Reason))) :- !.
@@ -254,7 +256,7 @@ withdraw(kept, Context, Call, Result) :-
     rollback(Context, Call, Result0),
     ( Result0 = rolled_back(_) -> Result = rolled_back_with_fleet ; Result = Result0 ).
 withdraw(new, Context, Call, Result) :-
-    observing(Context, Call, Seen),
+    observing_balanced(Context, Call, Seen),
     (   Seen = failed(Reason)
     ->  Result = error(rollback_failed(Reason))
     ;   unless_locked(Seen, Context, Call, vacate(Seen, Context), withdraw(new, Context), Result)

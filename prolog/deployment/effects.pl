@@ -33,10 +33,17 @@ effect_row(remote(_Context, _Steps),
            "perform do(Id, Mode, Action) steps on a target in one exec; Outcomes as step_outcomes/4").
 effect_row(probe(_Target, _Request),
            "ask request(Method, Url, Options); answer(Status, Headers, Body) or failed(Reason)").
+effect_row(balance(_Socket, _Request),
+           "ask or tell HAProxy: look(Backend) and poll(Backend) answer servers(Servers), set(Backend, Server, State) done").
 effect_row(scan(_Dir, _Patterns, _Needs),
            "find and hash the files to ship; sources(Hash, Files, Bytes) or failed(Reason)").
+effect_row(seal(_Value),
+           "keep a secret text: sealed(Token) stands for it, or refused; of env(Name), show the value nowhere").
+effect_row(secrets(_Secrets),
+           "fetch the values of Name-Source; sealed(Seals), seal(Name, Source, Digest) each, or failed(Reason)").
 effect_row(ledger(_Request),
-           "what was last observed: put/5, get/2, all/1, forget/2; put/5 may fail with ledger_failed(File, Why)").
+           "what was last observed: put/5, get/2, all/1, forget/2; the journal: begin/6, intent/6, events/3, end/4, \c
+            runs/1, entries/1; what is written meanwhile may fail with ledger_failed(File, Why)").
 effect_row(reconnect(_Target),
            "leave the connection to a target, and make another; done or failed(Reason)").
 effect_row(sleep(_Seconds), "done or cancelled").
@@ -115,6 +122,9 @@ live(ledger(Request), _, Outcome) :-
     \+ defined(live_ledger(_, _, _)),
     !,
     memory_ledger(Request, Outcome).
+live(seal(_), _, sealed(unknown)) :-
+    \+ defined(live_seal(_, _, _)),
+    !.
 live(emit(_), _, done) :-
     \+ defined(live_emit(_, _, _)),
     !.
@@ -174,7 +184,12 @@ dry(remote(Context, Steps), Run, Outcomes) :-
     ),
     maplist(dry_outcome(Seen), Steps, Outcomes).
 dry(probe(_, _), _, assumed) :- !.
-dry(ledger(put(_, _, _, _, _)), _, done) :- !.
+dry(balance(_, poll(_)), _, assumed) :- !.
+dry(balance(_, set(_, _, _)), _, done) :- !.
+dry(ledger(Request), _, done) :-
+    functor(Request, Name, _),
+    memberchk(Name, [put, intent, events]),
+    !.
 dry(sleep(_), _, done) :- !.
 dry(reconnect(_), _, done) :- !.
 dry(Effect, Run, Outcome) :-
@@ -186,7 +201,7 @@ dry_outcome(Seen, do(Id, _, _), Outcome) :-
     !.
 dry_outcome(_, do(Id, _, _), outcome(Id, ok, [planned], none, none)).
 
-%   Without the Python package, the ledger lives as long as the Prolog process.
+%   Without the Python package, the ledger lives as long as the Prolog process, and has no journal.
 
 :- dynamic remembered/5.    % Service, Host, Dir, Key, Value
 
@@ -200,3 +215,9 @@ memory_ledger(all(Key), rows(Rows)) :-
     findall(row(Service, Host, Dir, Value), remembered(Service, Host, Dir, Key, Value), Rows).
 memory_ledger(forget(Service, Key), done) :-
     retractall(remembered(Service, _, _, Key, _)).
+memory_ledger(begin(_, _, _, _, _, _), done).
+memory_ledger(intent(_, _, _, _, _, _), done).
+memory_ledger(events(_, _, _), done).
+memory_ledger(end(_, _, _, _), done).
+memory_ledger(runs(_), _) :- throw(error(existence_error(deployment_effect, ledger), _)).
+memory_ledger(entries(_), _) :- throw(error(existence_error(deployment_effect, ledger), _)).

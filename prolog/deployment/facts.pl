@@ -4,6 +4,7 @@
             sources_now/4,              % ?Service, ?Value, ?Origin, ?Sequence
             hosts_now/4,                % ?Service, ?Hosts, ?Origin, ?Sequence
             rollout_now/4,              % ?Service, ?Options, ?Origin, ?Sequence
+            balancer_now/4,             % ?Service, ?Balancer, ?Origin, ?Sequence
             hook/5,                     % ?Service, ?Event, ?Action, ?Origin, ?Sequence
             host_entry/3,               % ?Service, ?Host, ?Options
             host_name_in/3,             % ?Host, ?Kind, ?Service
@@ -45,6 +46,7 @@ so that a query is one look-up.
     sources_now/4,              % Service, sources(Patterns, Dir), Origin, Sequence
     hosts_now/4,                % Service, Hosts, Origin, Sequence
     rollout_now/4,              % Service, Options, Origin, Sequence
+    balancer_now/4,             % Service, haproxy(Options), Origin, Sequence
     superseded/5,               % Kind, Service, Value, Origin, Sequence
     hook/5,                     % Service, Event, Action, Origin, Sequence
     host_entry/3,               % Service, Host, Options: the elements of hosts_now/4
@@ -60,6 +62,7 @@ fact(method, Service, Value, Origin, Sequence, method_now(Service, Value, Origin
 fact(sources, Service, Value, Origin, Sequence, sources_now(Service, Value, Origin, Sequence)).
 fact(hosts, Service, Value, Origin, Sequence, hosts_now(Service, Value, Origin, Sequence)).
 fact(rollout, Service, Value, Origin, Sequence, rollout_now(Service, Value, Origin, Sequence)).
+fact(balancer, Service, Value, Origin, Sequence, balancer_now(Service, Value, Origin, Sequence)).
 
 %!  in_one_change(:Goal) is semidet.
 %
@@ -81,7 +84,7 @@ change(Goal) :-
 
 %!  declare(+Kind, +Service, +Value) is det.
 %
-%   Value becomes the current declaration of Kind (service, method, sources, hosts or rollout) about Service.
+%   Value becomes the current declaration of Kind (service, method, sources, hosts, rollout or balancer) about Service.
 
 declare(Kind, Service, Value) :-
     in_one_change(declare_now(Kind, Service, Value)).
@@ -150,7 +153,6 @@ index(hosts, Service, Hosts) :-
     !,
     forall(member(host_config(Host, Options), Hosts),
            assertz(host_entry(Service, Host, Options))).
-index(rollout, _, _) :- !.
 index(Kind, Service, Value) :-
     (   named_host(Value, Host)
     ->  assertz(host_name_in(Host, Kind, Service))
@@ -164,7 +166,6 @@ index(Kind, Service, Value) :-
 unindex(hosts, Service, _) :-
     !,
     retractall(host_entry(Service, _, _)).
-unindex(rollout, _, _) :- !.
 unindex(Kind, Service, Value) :-
     (   named_host(Value, Host)
     ->  retractall(host_name_in(Host, Kind, Service))

@@ -7,7 +7,7 @@
 
 /** <module> Hosts in parallel
 
-An answer is `answer(Result, Events, Left)`: Left is what a modelled host is like, `left(Facts, Time)`, or `none`.
+An answer is `answer(Result, Events, Left)`: Left is what a modelled run has left, see modelled_left/1, or `none`.
 */
 
 :- autoload(library(apply), [maplist/3, maplist/4]).

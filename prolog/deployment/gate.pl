@@ -12,15 +12,18 @@ takes no lock.
 Fleet is `fleet(Service, Hosts, Call, Run)`.
 */
 
+:- autoload(library(lists), [member/2]).
 :- use_module(effects, [backend_setting/3, with_backend/3, in_phase/2, effect/2]).
 :- use_module(locks, [unless_locked/6, leased_plan/4, lease_seconds/4, with_lease/3, at_work/2]).
 :- use_module(options, [lookup/3]).
 :- use_module(observation, [context/5, observing/3]).
-:- use_module(run, [run/3, ask/2]).
+:- use_module(run, [run/3, ask/2, collect_events/2, add_events/1]).
 
 :- meta_predicate with_gate(+, +, 0).
 
-:- dynamic gate/3.      % Token, Fleet, State: closed, open(Host, Context, Keeper), lost(Keeper) or shut(Reason, Time)
+:- dynamic
+    gate_events/2,      % Token, Events of who opened it
+    gate/3.             % Token, Fleet, State: closed, open(Host, Context, Keeper), lost(Keeper) or shut(Reason, Time)
 
 %!  with_gate(+Token, +Fleet, :Goal) is semidet.
 %
@@ -39,7 +42,9 @@ leave(Token) :-
     retract(gate(Token, _, State)),
     !,
     catch(mutex_destroy(Token), error(existence_error(_, _), _), true), % nobody came to the gate
-    given_back(State).
+    given_back(State),
+    findall(Event, ( retract(gate_events(Token, Events)), member(Event, Events) ), All),
+    add_events(All).
 
 given_back(open(Host, Context, Keeper)) :-
     !,
@@ -106,7 +111,8 @@ first_open([Host|Hosts], Token, Fleet, State) :-
     Fleet = fleet(Service, _, Call, _),
     context(Service, Host, Call, Token, Context0),
     with_lease(Token, Context0, Context),
-    at_gate(Context, [lock_wait(0)|Call], Result),
+    collect_events(at_gate(Context, [lock_wait(0)|Call], Result), Events),
+    assertz(gate_events(Token, Events)),
     (   Result == taken
     ->  lease_seconds(Service, Host, Call, Seconds),
         keeper(Token, Context, Seconds, Keeper),

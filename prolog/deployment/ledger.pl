@@ -20,6 +20,7 @@ The ledger is history and the last observation: what decides is on the target.
 :- autoload(library(error), [must_be/2]).
 :- autoload(library(lists), [member/2, memberchk/2]).
 :- use_module(declarations, [require_service/1, service_targets/2]).
+:- use_module(secrets, [seals/3]).
 :- use_module(releases, [scan_action/3, release_hash_of/3, release/5]).
 :- use_module(run, [ask/2]).
 :- use_module(observation, [context/5]).
@@ -67,7 +68,8 @@ check_for_changes(Service, Host, Changes) :-
     ).
 
 changes_on(Service, Sources, Host, Changes) :-
-    release(Service, Host, [], Sources, release(NewId, New, _)),
+    seals(Service, Host, Seals),
+    release(Service, Host, Seals, Sources, release(NewId, New, _)),
     host_changes(Service, Host, New, NewId, Changes).
 
 host_changes(Service, Host, New, NewId, Changes) :-

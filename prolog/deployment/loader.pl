@@ -14,6 +14,7 @@
                 with_origin/3
               ]).
 :- use_module(facts, [service_now/4]).
+:- use_module(file_hashes, [note_file/1]).
 :- use_module(places, [with_place/3]).
 :- use_module(reader, [read_terms/3, library_file/2]).
 
@@ -49,7 +50,8 @@ load_declarations(File) :-
     judge_terms(Terms, Items, Forbidden),
     append(Unreadable, Forbidden, Problems),
     prepare_module,
-    in_one_change(replace(Path, Dir, Items, Problems)).
+    in_one_change(replace(Path, Dir, Items, Problems)),
+    note_file(Path).
 
 %!  replace(+Path, +Dir, +Items, +Problems) is det.
 %
@@ -168,7 +170,8 @@ load_trusted(File) :-
     origin_declarations(Path, Before),
     catch(consult_whole(Path), Error,
           ( restore_declarations(Path, Before),
-            throw(Error) )).
+            throw(Error) )),
+    note_file(Path).
 
 %!  consult_whole(+Path) is det.
 %

@@ -24,6 +24,7 @@ Somebody may take the lock by hand, with a reason: it then holds until it is giv
 :- autoload(library(lists), [append/3, member/2]).
 :- autoload(library(uri), [uri_encoded/3]).
 :- autoload(library(uuid), [uuid/1]).
+:- use_module(balancing, [balancer_seconds/3]).
 :- use_module(controllers, [controller/2, by_hand/2, controller_state/4]).
 :- use_module(declarations, [resolve/5]).
 :- use_module(effects, [effect/2]).
@@ -209,8 +210,8 @@ lock_state(Context, Call, State) :-
 
 %!  leased_plan(+Entry, +Plan, +Facts, -Leased) is det.
 %
-%   Leased is Plan with its intent, and with the lease taken before its first and, where Entry is `own`, given back behind its last step on the target.
-%   That of a `gate` is given back when the whole fleet is done.
+%   Leased is Plan with its intent, and with the lease taken before its first and, where Entry is `own`, given back behind its
+%   last step on the target.  That of a `gate` is given back when the whole fleet is done.
 
 leased_plan(gate, Plan0, Facts, [step(lock, Host, lock(Seconds, Current, Backup), [])|Plan]) :-
     Plan0 \== [],
@@ -242,7 +243,8 @@ lease_seconds(Service, Host, Call, Seconds) :-
     resolve(Service, Host, Call, healthy_deadline, Deadline),
     ( lookup(min_healthy_time, [Call], Lasting) -> true ; Lasting = 0 ),
     ( lookup(confirm_within, [Call], Confirm) -> true ; Confirm = 0 ),
-    Seconds is ceiling(min(Lease + Deadline + Lasting + Confirm, 1.0e9)).
+    balancer_seconds(Service, Call, Balancer),
+    Seconds is ceiling(min(Lease + Deadline + Lasting + Confirm + Balancer, 1.0e9)).
 
 active(Facts, Current, Backup) :-
     observed(found(Current, Backup), Facts),

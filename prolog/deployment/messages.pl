@@ -2,9 +2,10 @@
           [ type_text/2                 % +Type, -Text
           ]).
 :- autoload(library(lists), [member/2]).
-:- use_module(declarations, [lifecycle_event/1]).
+:- use_module(declarations, [lifecycle_event/1, declaration/1]).
 :- use_module(narration, [result_text/2, advice/2]).
 :- use_module(options, [option_scope/1, option_row/5]).
+:- use_module(sealing, [seal_secrets/2]).
 
 /** <module> Human text for the terms of the library
 
@@ -37,9 +38,24 @@ prolog:message(error(Formal, Context)) -->
     text(Formal),
     !.
 
+%   Prolog shows the directive that failed in a file that is consulted.
+
+prolog:message(goal_failed(Context, Module:Goal)) -->
+    { functor(Goal, Name, Arity),
+      declaration(Name/Arity),
+      !,
+      seal_secrets(Goal, Sealed) },
+    [ 'Goal (~w) failed: ~p'-[Context, Module:Sealed] ].
+
 prolog:error_message(Formal) -->
     { nonvar(Formal) },
     text(Formal).
+
+prolog:message(error(domain_error(service_secrets, Reason), context(_, Service))) -->
+    { atom(Service),
+      result_text(failed(Reason), Text) },
+    !,
+    [ 'The release of ~q cannot be named: ~s'-[Service, Text] ].
 
 what_to_do(Reason) -->
     { advice(Reason, Text) },
@@ -72,6 +88,10 @@ text(existence_error(service_sources, Service)) -->
     [ 'The service ~q has no sources; declare them with declare_service_sources/2'-[Service] ].
 text(existence_error(service_host, Host)) -->
     [ 'There is no host ~q to act on'-[Host] ].
+text(existence_error(load_balancer_option, Name)) -->
+    [ 'A load balancer needs the option ~q'-[Name] ].
+text(existence_error(deployment_run, Run)) -->
+    [ 'The ledger knows no run ~q'-[Run] ].
 text(existence_error(deployment_effect, Effect)) -->
     [ 'The effect ~q acts outside Prolog: it needs the Python package unifyweaver_py'-[Effect] ].
 text(domain_error(unique_option, Option)) -->
@@ -174,7 +194,11 @@ description(environment, 'a list of NAME-Value, each name once, of letters, digi
 description(header, 'header(Name, Value), in Latin-1, without line ends').
 description(release_id, 'the hash of a release').
 description(backend, 'live, dry, or model(Script)').
+description(runtime_socket, 'an absolute path, or HOST:PORT').
+description(haproxy_name, 'letters, digits and ._:-').
+description(load_balancer, 'haproxy([socket(Socket), backend(Name)])').
 description(script_pattern, 'a pattern without [!…] of characters beyond ASCII, which a script cannot follow').
+description(script_secret, 'a secret of env(NAME) or command(C): a script cannot hold a value').
 description(ssh_path, 'a path without ${, in place of which ssh puts a variable').
 description(service_name, 'text').
 description(lifecycle_event, 'the name of an event').

@@ -3,8 +3,9 @@
             model_effect/2,             % +Effect, -Outcome
             modelled_host/2,            % +Host, -Facts
             modelled_lease/1,           % +Host
-            modelled_left/2,            % +Host, -Left
-            gather_model/2              % +Script, +Lefts
+            modelled_left/1,            % -Left
+            gather_model/2,             % +Script, +Lefts
+            goes_on/3                   % +Script0, +Left, -Script
           ]).
 
 /** <module> Modelled hosts
@@ -21,6 +22,10 @@ Each effect changes a modelled host; what happens comes from a script given by t
   - `cut_once(Host, Action, Reason, Reached)`: likewise, the first time only
   - `answers(Host, Answers)`: the answers to health probes in turn, each a status or `failed(Reason)`; the
     last stays; 200 by default
+  - `server(Name, Address, Port, State)`: a server of the load balancer, of which State, `ready`, `drain` or `maint`, is
+    true at first; `sessions(Name, Counts)`: its sessions each time it is asked, the last stays, none by default;
+    `says(Name, Statuses)` likewise what it says of it once it is ready, `UP` by default
+  - `balancer_fails(Request, Reason)`: it answers `balancer(Reason)` to Request, see effect `balance`
   - `sources(Hash)`: the hash of the files to ship
   - `at(Seconds)`: the time at which the run begins, 0 by default; sleeping lets it pass
 
@@ -29,6 +34,7 @@ Host may be unbound: every host.  A run is deterministic.
 
 :- autoload(library(lists), [append/3, max_list/2, member/2, memberchk/2, selectchk/3, subtract/3]).
 :- autoload(library(option), [option/3]).
+:- use_module(balanced_model, [modelled_balance/5]).
 
 %!  start_model(+Script) is det.
 
@@ -59,25 +65,35 @@ modelled_lease(Host) :-
     state(Host, Script, States, State),
     memberchk(leased, State).
 
-%!  modelled_left(+Host, -Left) is det.
+%!  modelled_left(-Left) is det.
 %
-%   Left is `left(Facts, Time)`: what this thread's run has left on Host, its own bookkeeping included, and when.
+%   Left is `left(States, Time)`: what this thread's run has left, its own bookkeeping included, and when.
 
-modelled_left(Host, left(State, Time)) :-
-    b_getval(deployment_model, model(Script, States, Time)),
-    state(Host, Script, States, State).
+modelled_left(left(States, Time)) :-
+    b_getval(deployment_model, model(_, States, Time)).
 
 %!  gather_model(+Script, +Lefts:list) is det.
 %
-%   This thread's model has what is left on hosts, `Host-Left` each, by runs of Script on other threads.
+%   This thread's model has all that is left by runs of Script on other threads.
 
 gather_model(Script, Lefts) :-
-    findall(Host-State, member(Host-left(State, _), Lefts), States),
-    findall(Time, member(_-left(_, Time), Lefts), Times),
+    findall(Left, ( member(left(States0, _), Lefts), member(Left, States0) ), States),
+    findall(Time, member(left(_, Time), Lefts), Times),
     option(at(Start), Script, 0),
     max_list([Start|Times], Latest),
     copy_term(Script, Own),
     b_setval(deployment_model, model(Own, States, Latest)).
+
+%!  goes_on(+Script0:list, +Left, -Script:list) is det.
+%
+%   A run of Script begins where one of Script0 left what it changed.
+
+goes_on(Script0, left(States, Time), [at(Time)|Script]) :-
+    findall(Begins, ( member(Name-State, States), begins(Name, State, Begins) ), First),
+    append(First, Script0, Script).
+
+begins('load balancer', State, balancer(State)) :- !.
+begins(Host, State, host(Host, State)).
 
 %!  model_effect(+Effect, -Outcome) is det.
 
@@ -96,9 +112,23 @@ model_effect(probe(target(_, Host, _), _), Answer) :-
     ->  Answer = Status
     ;   Answer = answer(Status, [], "")
     ).
+model_effect(balance(_, Request), Answer) :-
+    b_getval(deployment_model, model(Script, States, Time)),
+    (   memberchk('load balancer'-State, States)
+    ->  true
+    ;   option(balancer(State), Script, [])
+    ),
+    (   scripted(Script, balancer_fails(Request, Reason))
+    ->  Answer = failed(balancer(Reason))
+    ;   modelled_balance(Request, Script, State, Answer, State1),
+        keep_state('load balancer', State1, Time)
+    ).
 model_effect(scan(_, _, _), sources(Hash, 1, 1)) :-
     b_getval(deployment_model, model(Script, _, _)),
     option(sources(Hash), Script, modelled).
+model_effect(seal(_), sealed(unknown)).
+model_effect(secrets(Secrets), sealed(Seals)) :-
+    findall(seal(Name, Source, Source), member(Name-Source, Secrets), Seals).
 model_effect(ledger(Request), Outcome) :-
     (   Request = get(_, _) ; Request = all(_) ),
     !,
@@ -227,6 +257,7 @@ becomes(lock(_, Id, Backup), State0, [leased|State], []) :-
     still(current, Id, State0),
     still(backup, Backup, State0),
     subtract(State0, [leased], State).
+becomes(keep, State, State, []) :- memberchk(leased, State).
 becomes(intend(Was, Backup, Ran, Goal, Wanted), State0, [intent(modelled, Was, Backup, Ran, Goal, Wanted)|State], []) :-
     without(intent, State0, State).
 becomes(settle, State0, State, []) :-
@@ -237,7 +268,6 @@ becomes(settle, State0, State, []) :-
     ).
 becomes(arm(_, _), State, State, []).
 becomes(disarm(_), State, State, []).
-becomes(keep, State, State, []) :- memberchk(leased, State).
 becomes(unlock, State0, State, []) :- subtract(State0, [leased], State).
 becomes(take_over(Token, _), State0, State, []) :- subtract(State0, [lock(Token, _, _, _, _, _, _, _)], State).
 becomes(survey, State0, State, Notes) :- becomes(observe, State0, State, Notes).

@@ -41,6 +41,9 @@ base(_) --> [].
 simple(observe, 'look at what is there', []).
 simple(survey, 'look at what is there', []).
 simple(scan(Dir, _, _), 'hash the files of ~w', [Dir]).
+simple(secrets(Secrets), 'fetch the secrets ~w', [List]) :-
+    findall(Name, member(Name-_, Secrets), Names),
+    atomic_list_concat(Names, ', ', List).
 simple(verify(Id, _), 'verify release ~w, which is there already', [Id]).
 simple(share(_, Paths), 'link ~w into the shared folder', [List]) :- atomic_list_concat(Paths, ', ', List).
 simple(prepare(_, Command, _), 'run ~q in the staged release', [Command]).
@@ -60,6 +63,11 @@ simple(confirm(Id), 'see that the process of release ~w owns the port', [Id]).
 simple(commit(Id), 'enter release ~w in the history', [Id]).
 simple(mark_bad(Id), 'mark release ~w as bad', [Id]).
 simple(prune(Keep), 'remove all releases but the newest ~w, the active one and the rollback point', [Keep]).
+simple(balance(_, Host, look), 'find ~w in the load balancer', [Host]).
+simple(balance(_, Server, drain), 'have the load balancer give no more requests to ~w', [Server]).
+simple(balance(_, Server, await(Seconds)), 'wait until the load balancer has no session on ~w, ~w s at most', [Server, Seconds]).
+simple(balance(_, Server, ready(Seconds)), 'have the load balancer give requests to ~w again, and wait until it does, ~w s at most',
+       [Server, Seconds]).
 simple(record(_), 'note in the ledger what was seen', []).
 simple(discard(Id), 'remove release ~w', [Id]).
 simple(lock(_, _, _), 'take the lock', []).
@@ -79,6 +87,8 @@ simple(log_tail, 'read the end of the log', []).
 result_text(Result, Text) :-
     said(result(Result), Text).
 
+result(recorded(none)) --> !, [ 'nothing is active'-[] ].
+result(recorded(Hash)) --> !, [ 'release ~w is active'-[Hash] ].
 result(rolled_back(Hash)) --> !, [ 'went back to release ~w'-[Hash] ].
 result(nothing_to_recover) --> !, [ 'nothing was left half done'-[] ].
 result(completed(none)) --> !, [ 'finished; no release is active'-[] ].
@@ -154,6 +164,14 @@ plain(not_listening(Port), 'the process does not listen on port ~w', [Port]).
 plain(port_in_use(Port), 'another process listens on port ~w', [Port]).
 plain(already_running(Release), 'release ~w runs there', [Release]).
 plain(not_deployed, 'nothing is deployed there', []).
+plain(balancer(unavailable(Why)), 'the load balancer cannot be asked: ~w', [Why]).
+plain(balancer(refused(Why)), 'the load balancer refused: ~w', [Why]).
+plain(balancer(no_backend(Name)), 'the load balancer has no backend ~w', [Name]).
+plain(balancer(no_server(Host)), 'no server of the load balancer is that of ~w', [Host]).
+plain(balancer(several_servers(Host, Names)), 'several servers of the load balancer may be that of ~w: ~w', [Host, List]) :-
+    atomic_list_concat(Names, ', ', List).
+plain(balancer(not_up(Server, Status)), 'the load balancer says of ~w: ~w', [Server, Status]).
+plain(balancer(kept_out(Server)), 'the load balancer gives no requests to ~w, where nothing healthy runs', [Server]).
 plain(no_systemd, 'no systemd runs there', []).
 plain(remote_requires_encryption(Host), '~w is remote, and the transport is http', [Host]).
 plain(remote_missing_transport(Host), '~w is remote, and no transport is declared', [Host]).
@@ -165,8 +183,18 @@ plain(not_among_sources(Path), '~q is started, and is not among the sources', [P
 plain(reserved_path(Path), '~q is a name that this library uses', [Path]).
 plain(source_dir_not_found(Dir), 'there is no source folder ~w', [Dir]).
 plain(unreadable(Path, Why), '~q cannot be read: ~w', [Path, Why]).
+plain(secret_unavailable(Name, Why), 'the secret ~w cannot be had: ~w', [Name, Text]) :- secret_reason(Why, Text).
 plain(ledger_failed(File, Why), 'the ledger ~w cannot be written: ~w', [File, Why]).
 plain(unsupported_file(Path), '~q is neither file, folder nor link', [Path]).
+
+secret_reason(not_set(Variable), Text) :- !, format(atom(Text), '~w is not set here', [Variable]).
+secret_reason(command_failed(Code), Text) :- !, format(atom(Text), 'its command ended with ~w', [Code]).
+secret_reason(cancelled, 'it was cancelled') :- !.
+secret_reason(timeout, 'its command took too long') :- !.
+secret_reason(too_long, 'its value is longer than 64 kB') :- !.
+secret_reason(nul_character, 'its value holds a NUL character') :- !.
+secret_reason(key_unusable(File, Why), Text) :- !, format(atom(Text), 'the key ~w cannot be used: ~w', [File, Why]).
+secret_reason(_, 'its value is not known here').
 
 %!  advice(+Result, -Text:atom) is semidet.
 %
@@ -223,6 +251,12 @@ counsel(exited(_), Text) :- log(Text).
 counsel(not_listening(_), Text) :- log(Text).
 counsel(unhealthy(_), Text) :- log(Text).
 counsel(hook_failed(_, _), 'correct the hook, or what it needs on the host').
+counsel(balancer(no_server(_)), Text) :- server_name(Text).
+counsel(balancer(several_servers(_, _)), Text) :- server_name(Text).
+counsel(balancer(no_backend(_)), 'correct backend in declare_load_balancer/2').
+counsel(balancer(refused(_)), 'give the runtime socket the level admin').
+counsel(balancer(unavailable(_)), 'see that HAProxy runs, and that socket in declare_load_balancer/2 is its runtime socket').
+counsel(balancer(not_up(_, _)), 'look at HAProxy\'s own check of that server').
 counsel(unreachable(_), Text) :- reach(Text).
 counsel(connection_refused, Text) :- reach(Text).
 counsel(timeout, Text) :- reach(Text).
@@ -238,6 +272,7 @@ lacking(_, Lines, 'let the user write there, or declare another user or remote_d
 lacking(127, _, 'install on the host what was not found').
 
 by_hand('look at the host now; then deploy or roll back again, which begins with what is found there').
+server_name('name its server with balancer_server(Name), of the host').
 sources('correct declare_service_sources/2').
 log('read the service\'s log on the host: log/service.log in its folder').
 reach('see that ssh gets there from here with the same user and ssh_port, and run it again').

@@ -14,25 +14,26 @@ An operation is a term named like its predicate, without the result and with its
 
 :- autoload(library(apply), [maplist/3]).
 :- autoload(library(error), [must_be/2, domain_error/2]).
-:- autoload(library(lists), [append/3, member/2, memberchk/2, nth1/3]).
-:- autoload(library(uuid), [uuid/1]).
+:- autoload(library(lists), [append/3, member/2, memberchk/2]).
 :- use_module(declarations, [require_service/1, service_targets/2, service_host/3, deploy_method_config/3, lifecycle_event/1, resolve/5]).
 :- use_module(deploying, [deploy/4, rollback/3, withdraw/4, planning/3]).
 :- use_module(effects, [with_backend/3, in_phase/2]).
 :- use_module(fleet, [on_hosts/4, answer_results/3, answer_events/2, in_time_order/2]).
 :- use_module(gate, [with_gate/3]).
+:- use_module(journal, [in_run/5]).
 :- use_module(ledger, [deployed_hash/3, release_hash/2]).
 :- use_module(locks, [freezing/3, thawing/3, lock_state/3]).
-:- use_module(model, [modelled_left/2, gather_model/2]).
+:- use_module(model, [modelled_left/1, gather_model/2, goes_on/3]).
 :- use_module(nearest, [nearest/3]).
 :- use_module(options, [check_options/3, lookup/3, default_option/3]).
+:- use_module(rebuilding, [rebuilding/3]).
 :- use_module(recovering, [recovering/3]).
 :- use_module(rolling, [roll_out/5, progress_of/2, not_reached/2, went/3]).
 :- use_module(rollout, [rollout_settings/2, rollout_batches/4, host_deadline/4]).
 :- use_module(run, [collect_events/2, note_event/4]).
 :- use_module(running, [stopping/4, starting/3, draining/4, hooking/3, checking/4, status/4, host_status/3]).
 :- use_module(security, [validate_security/2, is_local_host/1]).
-:- use_module(observation, [context/5]).
+:- use_module(observation, [context/5, run_token/2]).
 
 %!  operation(?Operation, ?Service, ?Options, ?Scope, ?Needs) is nondet.
 %
@@ -54,6 +55,7 @@ operation(restart_service(S, O),       S, O, operation,     [method]).
 operation(lock_service(S, O),          S, O, lock,          [method]).
 operation(unlock_service(S, O),        S, O, operation,     [method]).
 operation(lock_status(S, O),           S, O, operation,     [method]).
+operation(rebuild_ledger(S, O),        S, O, operation,     [method]).
 operation(graceful_stop(S, O),         S, O, graceful_stop, [method]).
 operation(drain_connections(S, O),     S, O, drain,         [method]).
 operation(force_stop_service(S, _, O), S, O, operation,     [method]).
@@ -100,6 +102,8 @@ act(unlock_service(_, _), Context, Options, Result) :-
     thawing(Context, Options, Result).
 act(lock_status(_, _), Context, Options, Result) :-
     lock_state(Context, Options, Result).
+act(rebuild_ledger(_, _), Context, Options, Result) :-
+    rebuilding(Context, Options, Result).
 act(graceful_stop(_, _), Context, Options, Result) :-
     value(graceful_stop, drain_timeout, Options, Drain),
     value(graceful_stop, force_after, Options, Force),
@@ -148,6 +152,7 @@ good_result(drained).
 good_result(locked).
 good_result(unlocked).
 good_result(locked(_, _, _)).
+good_result(recorded(_)).
 good_result(healthy).
 good_result(running).
 good_result(ok).
@@ -228,13 +233,23 @@ perform(Run, Operation, Result, Events) :-
         operation_hosts(Operation, Service, Options, Hosts),
         check_ports(Needs, Service, Hosts),
         (   insecure(Needs, Service, Refusal)
-        ->  maplist(result_of(Refusal), Hosts, Results), Events = []
-        ;   sig_atomic(perform_on(Hosts, Run, Operation, Service, Options, Results, Events))
-        ),
-        combined(Operation, Results, Result)
+        ->  maplist(result_of(Refusal), Hosts, Results), Events = [],
+            combined(Operation, Results, Result)
+        ;   Told = run(Operation, Service, Hosts),
+            sig_atomic(in_run(Run, Told, operate(Told, Options), Result, Events)),
+            signals_handled
+        )
     ).
 perform(_, Operation, _, _) :-
     domain_error(deployment_operation, Operation).
+
+%   What waited for sig_atomic/1 to end comes with the next call.
+
+signals_handled.
+
+operate(run(Operation, Service, Hosts), Options, Run, Result, Events) :-
+    perform_on(Hosts, Run, Operation, Service, Options, Results, Events),
+    combined(Operation, Results, Result).
 
 check_arguments(execute_hooks(_, Event, _)) :-
     !,
@@ -339,7 +354,7 @@ operation_hosts(Operation, Service, Options, Hosts) :-
 
 combined(Operation, Results, Results) :-
     functor(Operation, Name, _),
-    memberchk(Name, [deploy_to_all_hosts, resume_rollout, recover]),
+    memberchk(Name, [deploy_to_all_hosts, resume_rollout, recover, rebuild_ledger]),
     !.
 combined(fleet_status(_, _), Results, Rows) :-
     !,
@@ -361,14 +376,14 @@ combined(_, Results, Result) :-
 
 perform_on(Hosts, Run, Operation, Service, Options, Results, Events) :-
     backend(Operation, Options, Backend),
-    ( Run == none -> uuid(Token) ; Token = Run ),
+    run_token(Run, Token),
     with_backend(Backend, Run,
                  collect_events(behind_gate(Operation, Hosts, Token, Run, Service, Options, Answers), Own)),
     answer_results(Hosts, Answers, Results),
     answer_events(Answers, Others),
     append(Own, Others, All),
     in_time_order(All, Events),
-    keep_modelled(Backend, Hosts, Answers).
+    keep_modelled(Backend, Answers).
 
 behind_gate(Operation, Hosts, Token, Run, Service, Options, Answers) :-
     operation(Operation, _, _, _, Needs),
@@ -406,8 +421,9 @@ rollout_of(deploy_to_all_hosts(_, _), Service, Options, Settings) :-
 rolled(on_host(Operation, Token, Run, Service, Options), Settings, Host, Answer) :-
     host_deadline(Service, Host, Settings, Deadline),
     Settings = settings(All),
-    lookup(min_healthy_time, [All], Seconds),
-    on_host(Operation, Token, Run, Service, [Deadline, min_healthy_time(Seconds)|Options], Host, Answer).
+    findall(Option, ( member(Option, All), functor(Option, Name, 1), memberchk(Name, [min_healthy_time, confirm_within]) ), Demands),
+    append(Options, [Deadline|Demands], Call),
+    on_host(Operation, Token, Run, Service, Call, Host, Answer).
 
 %   What a host has become is undone though the operation may have been cancelled.
 
@@ -419,16 +435,17 @@ back_with_fleet(on_host(_, Token, Run, Service, Options), Answer0, Host, Answer)
     ;   Answer = answer(Result0, [], Left)
     ).
 
-left_options(left(Facts, Time), Options, [backend(model([host(_, Facts), at(Time)|Script]))|Options]) :-
-    lookup(backend, [Options], model(Script)),
-    !.
+left_options(Left, Options, [backend(model(Script))|Options]) :-
+    lookup(backend, [Options], model(Script0)),
+    !,
+    goes_on(Script0, Left, Script).
 left_options(_, Options, Options).
 
 on_host(Operation, Token, Run, Service, Options, Host, answer(Result, Events, Left)) :-
     backend(Operation, Options, Backend),
     with_backend(Backend, Run, collect_events(act_on(Host, Service, Operation, Token, Options, Result), Events)),
     (   Backend = model(_)
-    ->  modelled_left(Host, Left)
+    ->  modelled_left(Left)
     ;   Left = none
     ).
 
@@ -448,8 +465,8 @@ act_on(Host, Service, Operation, Token, Options, Result) :-
 
 %   What was modelled on other threads can be asked in this one, as modelled_host/2 does.
 
-keep_modelled(model(Script), Hosts, Answers) :-
+keep_modelled(model(Script), Answers) :-
     !,
-    findall(Host-Left, ( nth1(N, Hosts, Host), nth1(N, Answers, answer(_, _, Left)), Left \== none ), Lefts),
+    findall(Left, member(answer(_, _, Left), Answers), Lefts),
     gather_model(Script, Lefts).
-keep_modelled(_, _, _).
+keep_modelled(_, _).

@@ -10,6 +10,7 @@
 :- use_module(library(error), [must_be/2]).
 :- use_module(library(lists), [member/2]).
 :- use_module(nearest, [nearest/3]).
+:- use_module(sealing, [seal_secrets/2]).
 :- use_module(types, [check_value/4]).
 
 /** <module> The option table, and what reads it
@@ -58,8 +59,10 @@ distinct_scope(lock).
 distinct_scope(drain).
 distinct_scope(health_check).
 distinct_scope(wait).
+distinct_scope(history).
 distinct_scope(script).
 distinct_scope(health_script).
+distinct_scope(load_balancer).
 
 %!  scope_group(?Scope, ?Group) is nondet.
 %
@@ -71,6 +74,7 @@ scope_group(host, service).
 scope_group(host, method).
 scope_group(host, place).
 scope_group(rollout, rollout).
+scope_group(rollout, confirm).
 scope_group(operation, call).
 scope_group(operation, force).
 scope_group(operation, confirm).
@@ -91,11 +95,13 @@ scope_group(health_check, attempts).
 scope_group(wait, call).
 scope_group(wait, probe).
 scope_group(wait, deadline).
+scope_group(history, history).
 scope_group(script, service).
 scope_group(script, method).
 scope_group(health_script, service).
 scope_group(health_script, method).
 scope_group(health_script, health_script).
+scope_group(load_balancer, load_balancer).
 
 %!  left_out(+Scope, +Group, +Name) is semidet.
 %
@@ -128,7 +134,7 @@ row(service, idle_timeout, seconds, none,
 row(service, max_lifetime, seconds, none,
     "Seconds; stored, and read by nothing").
 row(service, env, environment, default([]),
-    "Environment of the service's process, as a list of NAME-Value").
+    "Environment of the service's process, as a list of NAME-Value; secret(Value), secret(env(NAME)) and secret(command(C)) are shown nowhere").
 row(service, start_command, command, none,
     "Command that starts the service instead of the one its target implies").
 row(service, prepare_command, command, none,
@@ -151,6 +157,8 @@ row(service, healthy_deadline, positive_seconds, default(30),
     "Seconds within which a new release must become healthy").
 row(service, address, host, none,
     "Address the service listens on, when that is not its host's name").
+row(service, balancer_server, haproxy_name, none,
+    "Server of the load balancer's backend that stands for the host, when its name or address does not tell").
 
 row(method, host, host, none,
     "Host that is deployed to, unless declare_service_hosts/2 names others").
@@ -259,6 +267,21 @@ row(deadline, timeout, seconds, default(60),
 row(deadline, interval, seconds, default(2),
     "Seconds between two probes").
 
+row(load_balancer, socket, runtime_socket, none,
+    "HAProxy's runtime socket, of the level admin: a path, or HOST:PORT, without TLS").
+row(load_balancer, backend, haproxy_name, none,
+    "The backend whose servers are the service's hosts").
+row(history, limit, positive_integer, default(100),
+    "Runs that are given at most, the newest first").
+row(history, since, seconds, none,
+    "Seconds since the epoch: only runs that began then or later").
+row(history, host, host, none,
+    "Only runs on this host").
+row(history, operation, identifier, none,
+    "Only runs of the operation of this name").
+row(history, unfinished, boolean, default(false),
+    "Whether only runs are given whose end is not recorded").
+
 row(health_script, timeout, positive_seconds, default(5),
     "Seconds one probe may take").
 row(health_script, retries, positive_integer, default(3),
@@ -297,8 +320,9 @@ lookup(Name, OptionLists, Value) :-
 
 check_options(Scope, Options0, Options) :-
     check_scope(Scope),
-    must_be(list, Options0),
-    maplist(check_option(Scope), Options0, Options),
+    seal_secrets(Options0, Sealed),
+    must_be(list, Sealed),
+    maplist(check_option(Scope), Sealed, Options),
     check_unique(Options).
 
 %!  check_scope(+Scope) is det.

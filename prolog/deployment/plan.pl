@@ -18,14 +18,15 @@
 /** <module> Which steps an operation takes on a host, and in what order
 
 A plan is a list of `step(Id, Host, Action, Undo)`.  Action is done on the target (see deployment_scripts) or by the
-controller: `scan/3`, `probe/3`, `request/3`, `reconnect`, `record/1`, `nothing/1`.  An action in `try/1` may fail without
+controller: `secrets/1`, `scan/3`, `probe/3`, `request/3`, `balance/3`, `reconnect`, `record/1`, `nothing/1`.  An action in `try/1` may fail without
 stopping the plan.  Undo is a list of actions, performed when this step or a later one fails; the undoing of
 later steps comes first.  An action in `if_unhealthy/1` is performed when this step itself found that out.
 
 Facts is `facts(Service, Host, Call, Observed, Release)`: the options of the call, what was observed on the
 target, and the release to deploy (see release/5), or `none`.  Observed is a list of `current(Id)`,
 `backup(Id)`, `release(Id)`, `port(Id, Text)`, `history(Id)`, `running(Id)` (`none`: processes that have lost their
-leader), `since(Text)` (when it was started, in seconds since the epoch), `bad(Id)` (its health check failed), and `manifest(Id, Digest, Touched)` of a
+leader), `since(Text)` (when it was started, in seconds since the epoch), `bad(Id)` (its health check failed), `balanced(Server, State)`
+(see deployment_balancing), and `manifest(Id, Digest, Touched)` of a
 release that another can be built on: Touched is what was changed there since, in hexadecimal, or `-`.  After
 `unfinished(Id)` current, backup and running are those of before the operation that left Id active; `found(Id, Backup)` are then
 those that are there, and `ran(none)` says that nothing ran before.  `intent(Token, Was, Backup, Ran, Goal, Wanted)` is what an operation wrote before it
@@ -35,11 +36,13 @@ that is to be active, and `running` or `stopped`.
 
 :- autoload(library(apply), [maplist/2, foldl/4, maplist/3]).
 :- autoload(library(lists), [append/2, append/3, member/2, last/2]).
+:- use_module(balancing, [balancer_survey/3, taken_out//2, brought_back//1]).
 :- use_module(declarations, [resolve/5]).
 :- use_module(health, [health_probe/5]).
 :- use_module(hooks, [hook_actions/4, tell_actions/3, tolerated/1]).
 :- use_module(options, [default_option/3, lookup/3]).
 :- use_module(releases, [scan_action/3, hash_of_id/2]).
+:- use_module(secrets, [secrets_of/3]).
 
 %!  observed(?Fact, +Facts) is nondet.
 
@@ -56,12 +59,20 @@ observe_plan(Host, [step(observe, Host, observe, [])]).
 %   is shipped.
 
 survey_plan(Flavour, Service, Host, [step(observe, Host, survey, [])|Plan]) :-
+    secrets_plan(Service, Host, Secrets),
     (   with_hooks(Flavour)
     ->  hooks_plan(Service, Host, pre_deploy, Hooks)
     ;   Hooks = []
     ),
     scan_action(Service, Host, Scan),
-    append(Hooks, [step(scan, Host, Scan, [])], Plan).
+    balancer_survey(Service, Host, Balancer),
+    append([Secrets, Balancer, Hooks, [step(scan, Host, Scan, [])]], Plan).
+
+%   A secret that can't be had ends a deployment before it touches anything.
+
+secrets_plan(Service, Host, Plan) :-
+    secrets_of(Service, Host, Secrets),
+    ( Secrets == [] -> Plan = [] ; Plan = [step(secrets, Host, secrets(Secrets), [])] ).
 
 with_hooks(deploy_with_hooks).
 with_hooks(deploy_with_rollback).
@@ -93,6 +104,8 @@ deploy_plan(Flavour, Facts, Plan) :-
 deploy(Flavour, Facts) -->
     stage(Facts),
     prepare(Facts),
+    { default_option(graceful_stop, drain_timeout, Drain) },
+    taken_out(Drain, Facts),
     keep(Facts),
     stopping(Flavour, Facts),
     arming(Facts),
@@ -101,6 +114,7 @@ deploy(Flavour, Facts) -->
     reconnecting(Facts),
     checking(Flavour, Facts),
     disarming(Facts),
+    brought_back(Facts),
     finishing(Flavour, Facts).
 
 stage(Facts) -->
@@ -338,11 +352,14 @@ rollback(Facts) -->
       (   observed(backup(Backup), Facts) -> true ; Backup = none ),
       undo_commit(Facts, Undo) },
     hooks_if(rollback, pre_rollback, Facts),
+    { default_option(graceful_stop, drain_timeout, Drain) },
+    taken_out(Drain, Facts),
     stopping(rollback, Facts),
     switch(Facts),
     step(keep, Facts, link(backup, Earlier), [link(backup, Backup)]),
     starting(rollback, Facts),
     checking(rollback, Facts),
+    brought_back(Facts),
     step(commit, Facts, commit(To), Undo),
     hooks_if(rollback, post_rollback, Facts),
     step(record, Facts, try(record([deployed_hash-Hash, deployed_id-To, rollback_hash-EarlierHash])), []).
@@ -357,6 +374,8 @@ vacate_plan(Facts, Plan) :-
 vacate(Facts) -->
     { observed(current(Id), Facts), ! },
     hooks_if(rollback, pre_rollback, Facts),
+    { default_option(graceful_stop, drain_timeout, Drain) },
+    taken_out(Drain, Facts),
     stopping(rollback, Facts),
     step(switch, Facts, link(current, none), [link(current, Id)]),
     hooks_if(rollback, post_rollback, Facts),
@@ -400,10 +419,15 @@ stop(force(Seconds), Facts) -->
     !,
     step(stop, Facts, stop(Seconds), []).
 stop(Manner, Facts) -->
+    { balancer_patience(Manner, Patience) },
+    taken_out(Patience, Facts),
     hooks_if(stop, pre_shutdown, Facts),
     draining(Manner, Facts, Seconds),
     step(stop, Facts, stop(Seconds), []),
     hooks_if(stop, post_shutdown, Facts).
+
+balancer_patience(graceful(Timeout, _), Timeout).
+balancer_patience(stop, Timeout) :- default_option(graceful_stop, drain_timeout, Timeout).
 
 draining(graceful(Timeout, Seconds), Facts, Seconds) -->
     { observed(running(_), Facts), ! },
@@ -443,7 +467,8 @@ start_plan(Facts, Plan) :-
     ->  Facts = facts(Service, Host, _, _, _),
         resolve(Service, Host, [], healthy_deadline, Deadline),
         phrase(( step(start, Facts, start(Id, Deadline), [log_tail, stop(10)]),
-                 step(confirm, Facts, confirm(Id), []) ),
+                 step(confirm, Facts, confirm(Id), []),
+                 brought_back(Facts) ),
                Plan)
     ;   Plan = []
     ).

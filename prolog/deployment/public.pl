@@ -3,9 +3,9 @@
             deploy_with_hooks/2,
             deploy_with_rollback/2, deploy_with_rollback/3,
             deploy_to_all_hosts/2, deploy_to_all_hosts/3,
-            recover/2, recover/3,
             resume_rollout/2,
             fleet_status/2,
+            recover/2, recover/3,
             deployment_plan/3,
             rollback_service/2, rollback_service/3,
             start_service/2, stop_service/2, restart_service/2,
@@ -13,6 +13,7 @@
             execute_hooks/3,
             run_health_check/3, wait_for_healthy/3,
             lock_service/2, lock_service/3, unlock_service/2, lock_status/2,
+            rebuild_ledger/2,
             service_status/2, service_status/3
           ]).
 
@@ -66,15 +67,6 @@ deploy_with_rollback(Service, Options, Result) :- perform(deploy_with_rollback(S
 deploy_to_all_hosts(Service, Results) :- perform(deploy_to_all_hosts(Service, []), Results).
 deploy_to_all_hosts(Service, Options, Results) :- perform(deploy_to_all_hosts(Service, Options), Results).
 
-%!  recover(+Service, -Results:list) is det.
-%!  recover(+Service, +Options, -Results:list) is det.
-%
-%   Finish or undo what operations left on each host that did not come to their end: `result(Host, Status)` in order of
-%   declaration.  Status is `nothing_to_recover`, `completed(Hash)`, `undone(Hash)`, error(locked(Owner, Since, Purpose)) or
-%   error(recovery_failed(Reason)); Hash is the active release's, or `none`.
-
-recover(Service, Results) :- perform(recover(Service, []), Results).
-recover(Service, Options, Results) :- perform(recover(Service, Options), Results).
 %!  resume_rollout(+Service, -Results:list) is det.
 %
 %   Go on with the last rollout of Service, on those hosts that it did not come to or could not begin with.  Results are as in
@@ -88,6 +80,15 @@ resume_rollout(Service, Results) :- perform(resume_rollout(Service, []), Results
 %   A row a host, see host_status/3.
 
 fleet_status(Service, Table) :- perform(fleet_status(Service, []), Table).
+%!  recover(+Service, -Results:list) is det.
+%!  recover(+Service, +Options, -Results:list) is det.
+%
+%   Finish or undo what operations left on each host that did not come to their end: `result(Host, Status)` in order of
+%   declaration.  Status is `nothing_to_recover`, `completed(Hash)`, `undone(Hash)`, error(locked(Owner, Since, Purpose)) or
+%   error(recovery_failed(Reason)); Hash is the active release's, or `none`.
+
+recover(Service, Results) :- perform(recover(Service, []), Results).
+recover(Service, Options, Results) :- perform(recover(Service, Options), Results).
 
 %!  deployment_plan(+Service, +Options, -Plan:list) is det.
 %
@@ -184,6 +185,14 @@ run_health_check(Service, Options, Result) :- perform(run_health_check(Service, 
 %   Until it is healthy, `timeout(60)` seconds at most, asking every `interval(2)` seconds.
 
 wait_for_healthy(Service, Options, Result) :- perform(wait_for_healthy(Service, Options), Result).
+
+%!  rebuild_ledger(+Service, -Results:list) is det.
+%
+%   Ask all hosts which release is active and which is the rollback point, and record it: for a ledger that was lost.
+%   Results are `result(Host, recorded(Hash))`, Hash `none` where nothing is active, or `result(Host, error(Reason))`.
+%   What is done to hosts never depends on it; the history of runs is not among what hosts know.
+
+rebuild_ledger(Service, Results) :- perform(rebuild_ledger(Service, []), Results).
 
 %!  service_status(+Service, -Status) is det.
 %

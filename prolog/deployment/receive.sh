@@ -8,7 +8,7 @@ receive() { # NAME: an empty folder for it
     empty_partial && got folder "$partial"
 }
 
-drop() { tool rm -rf -- "$dir/releases/.partial-$1"; } # NAME
+drop() { tool rm -rf -- "$dir/releases/.partial-$1" "$dir/releases/.partial-$1-secrets"; } # NAME
 
 # The folder becomes a release, named as the library names it: its files with the run configuration, hashed. A release
 # that was active before is whole, and not written again. Sets id, and reused where it was there.
@@ -22,7 +22,7 @@ adopt() { # NAME SUFFIX CONFIGURATION PATH TEXT…
     [ "$code" -eq 0 ] || blame "$complaint" || return 1
     read -r sources <"$partial/.unifyweaver/sources"
     id=$(release_id "$sources")$suffix
-    tool rm -f -- "$partial/.unifyweaver/sources" && add_files "$@" && age "$partial" && startable "$partial" && place
+    tool rm -f -- "$partial/.unifyweaver/sources" && add_files "$@" && add_secrets && age "$partial" && startable "$partial" && place
 }
 
 release_id() { # HASH of the sources, which Prolog writes with quotes unless it begins with a letter
@@ -38,6 +38,14 @@ add_files() { # PATH TEXT…
             because no_space || return 1
         shift 2
     done
+}
+
+# Secrets arrive beside the folder, in a file that only its owner may read.
+add_secrets() {
+    [ -f "$partial-secrets/secrets" ] || return 0
+    tool mv -- "$partial-secrets/secrets" "$partial/.unifyweaver/secrets" && tool rmdir -- "$partial-secrets" || return 1
+    { printf '%s  .unifyweaver/secrets\n' "$(digest "$partial/.unifyweaver/secrets")" >>"$partial/.unifyweaver/manifest"; } 2>/dev/null ||
+        because no_space
 }
 
 place() {

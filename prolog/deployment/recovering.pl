@@ -11,11 +11,12 @@ any other.
 */
 
 :- autoload(library(lists), [last/2, memberchk/2]).
+:- use_module(balancing, [brought_back//1]).
 :- use_module(declarations, [resolve/5]).
 :- use_module(intents, [pending/2]).
 :- use_module(gate, [leased_run/4]).
 :- use_module(locks, [unless_locked/6, lock_refusal/2]).
-:- use_module(observation, [observing/3, record_seen/2]).
+:- use_module(observation, [observing_balanced/3, record_seen/4]).
 :- use_module(plan, [observed/2, release_probe/3]).
 :- use_module(releases, [hash_of_id/2]).
 :- use_module(run, [note_event/4]).
@@ -26,7 +27,7 @@ any other.
 %   error(locked(Owner, Since, Purpose)) where an operation is at work, or error(recovery_failed(Reason)).
 
 recovering(Context, Call, Result) :-
-    observing(Context, Call, Seen),
+    observing_balanced(Context, Call, Seen),
     (   Seen = failed(Reason)
     ->  Result = error(recovery_failed(Reason))
     ;   unless_locked(Seen, Context, Call, recover(Seen, Context), recovering(Context), Result)
@@ -38,7 +39,7 @@ recover(Facts, Context, Result) :-
         ->  Result = Result0
         ;   undone(Intent, Facts, Context, Result)
         )
-    ;   record_seen(Facts, Context),
+    ;   record_seen(Facts, Context, must, _),
         Result = nothing_to_recover
     ).
 
@@ -102,18 +103,19 @@ recovery(finish, intent(Was, _, _, Goal, running), Facts) -->
     ->  []
     ;   step(commit, Facts, commit(Goal)),
         pruned(Facts),
-        { observed(backup(Back), Facts) -> true ; Back = none },
-        recorded(Goal, Back, Facts)
+        recorded(Goal, Was, Facts)
     ),
-    step(settle, Facts, settle).
+    step(settle, Facts, settle),
+    brought_back(Facts).
 recovery(undo, intent(Was, Backup, Ran, _, _), Facts) -->
     stopped(Ran, Facts),
     linked(current, Was, Facts),
     linked(backup, Backup, Facts),
     started(Ran, Facts),
     committed(Was, Facts),
-    recorded(Was, Backup, Facts),
-    step(settle, Facts, settle).
+    recorded(Was, none, Facts),
+    step(settle, Facts, settle),
+    ( { Ran == none } -> [] ; brought_back(Facts) ).
 
 stopped(Ran, Facts) -->
     { observed(running(Running), Facts), Running \== Ran, ! },
@@ -154,9 +156,12 @@ pruned(Facts) -->
     step(prune, Facts, try(prune(Keep))).
 
 recorded(none, _, _) --> !, [].
-recorded(Id, Back, Facts) -->
+recorded(Id, Before, Facts) -->
     { hash_of_id(Id, Hash),
-      findall(rollback_hash-Old, ( Back \== none, hash_of_id(Back, Old) ), More) },
+      (   Before \== none, hash_of_id(Before, Old), Old \== Hash
+      ->  More = [rollback_hash-Old]
+      ;   More = []
+      ) },
     step(record, Facts, try(record([deployed_hash-Hash, deployed_id-Id|More]))).
 
 step(Id, facts(_, Host, _, _, _), Action) -->

@@ -1,8 +1,9 @@
 :- module(deployment_releases,
           [ scan_action/3,              % +Service, +Host, -Action
             release_hash_of/3,          % +Service, +SourceHash, -Hash
-            release/5,                  % +Service, +Host, +Call, +SourceHash, -Release
-            release_recipe/3,           % +Service, +Host, -Recipe
+            release/5,                  % +Service, +Host, +Seals, +SourceHash, -Release
+            release_recipe/4,           % +Service, +Host, +Seals, -Recipe
+            configuration_text/4,       % +Service, +Host, +Seals, -Text
             needed_files/3,             % +Service, +Host, -Paths
             hash_of_id/2                % +Id, -Hash
           ]).
@@ -19,6 +20,7 @@ so that `current` always tells what runs there.
 :- autoload(library(sha), [sha_hash/3, hash_atom/2]).
 :- use_module(declarations, [resolve/5, service_sources/2, source_base/2]).
 :- use_module(scripts, [shell_words//1]).
+:- use_module(secrets, [seals/3, sealed_environment/3, secrets_file/2]).
 :- use_module(units, [unit_text/4, unit_manager/3, supervised_by_systemd/2]).
 
 %!  scan_action(+Service, +Host, -Action) is det.
@@ -49,15 +51,16 @@ needed(Service, Host, Entry) :-
     configured(Service, Host, target, Target),
     Target \== rust.
 
-%!  configuration(+Service, +Host, -Configuration:list) is det.
+%!  configuration(+Service, +Host, +Seals, -Configuration:list) is det.
 %
 %   What a release is run with, as Name(Value) in a fixed order.  Host `none` means the service's own
-%   options alone.
+%   options alone.  Of secrets it holds digests, see seals/3.
 
-configuration(Service, Host, Configuration) :-
+configuration(Service, Host, Seals, Configuration) :-
     findall(Option,
             ( member(Name, [port, target, entry_point, start_command, prepare_command, env, shared_paths]),
-              configured(Service, Host, Name, Value),
+              configured(Service, Host, Name, Value0),
+              covered(Name, Value0, Seals, Value),
               Option =.. [Name, Value] ),
             Configuration0),
     (   supervised_by_systemd(Service, Host)
@@ -67,14 +70,27 @@ configuration(Service, Host, Configuration) :-
     ;   Configuration = Configuration0
     ).
 
+%!  configuration_text(+Service, +Host, +Seals, -Text:string) is det.
+%
+%   The configuration as what is hashed.
+
+configuration_text(Service, Host, Seals, Text) :-
+    configuration(Service, Host, Seals, Configuration),
+    format(string(Text), '~k', [Configuration]).
+
+covered(env, Pairs0, Seals, Pairs) :- !, sealed_environment(Pairs0, Seals, Pairs).
+covered(_, Value, _, Value).
+
 configured(Service, Host, Name, Value) :-
     resolve(Service, Host, [], Name, Value).
 
 %!  release_hash_of(+Service, +SourceHash, -Hash:atom) is det.
+%
+%   @error as seals/3
 
 release_hash_of(Service, SourceHash, Hash) :-
-    configuration(Service, none, Common),
-    format(string(Configuration), '~k', [Common]),
+    seals(Service, none, Seals),
+    configuration_text(Service, none, Seals, Configuration),
     release_text(SourceHash, Configuration, Text),
     text_digest(Text, Hash).
 
@@ -86,26 +102,26 @@ text_digest(Text, Hash) :-
     sha_hash(Text, Bytes, [algorithm(sha256), encoding(utf8)]),
     hash_atom(Bytes, Hash).
 
-%!  release(+Service, +Host, +Call, +SourceHash, -Release) is det.
+%!  release(+Service, +Host, +Seals, +SourceHash, -Release) is det.
 %
 %   Release is `release(Id, Hash, Files)`; Files are those that are added to the shipped ones, as
-%   `file(Path, Mode, Text)`.
+%   `file(Path, Mode, Text)`; Seals are those of seals/3.
 
-release(Service, Host, _Call, SourceHash, release(Id, Hash, Files)) :-
-    release_recipe(Service, Host, recipe(Configuration, Suffix, Files)),
+release(Service, Host, Seals, SourceHash, release(Id, Hash, Files)) :-
+    release_recipe(Service, Host, Seals, recipe(Configuration, Suffix, Files)),
     release_text(SourceHash, Configuration, Text),
     text_digest(Text, Hash),
     atom_concat(Hash, Suffix, Id).
 
-%!  release_recipe(+Service, +Host, -Recipe) is det.
+%!  release_recipe(+Service, +Host, +Seals, -Recipe) is det.
 %
 %   How a release's id follows from the hash of its sources, and the Files that are added to them.  Recipe is
 %   `recipe(Configuration, Suffix, Files)`: the hash of a release is that of the text
 %   `release(SourceHash,Configuration)`, SourceHash quoted as Prolog does; Suffix is what follows it in the id.
 
-release_recipe(Service, Host, recipe(Configuration, Suffix, [Start, Port|Unit])) :-
-    configuration(Service, none, Common),
-    configuration(Service, Host, Own),
+release_recipe(Service, Host, Seals, recipe(Configuration, Suffix, [Start, Port|Files])) :-
+    configuration(Service, none, Seals, Common),
+    configuration(Service, Host, Seals, Own),
     format(string(Configuration), '~k', [Common]),
     suffix(Own, Common, Suffix),
     start_text(Service, Own, StartText),
@@ -113,7 +129,10 @@ release_recipe(Service, Host, recipe(Configuration, Suffix, [Start, Port|Unit]))
     format(string(PortText), '~w~n', [Number]),
     Start = file('.unifyweaver/start', 0o600, StartText),
     Port = file('.unifyweaver/port', 0o600, PortText),
-    findall(file('.unifyweaver/unit', 0o600, Text), member(unit(Text), Own), Unit).
+    memberchk(env(Environment), Own),
+    secrets_file(Environment, Secrets),
+    findall(file('.unifyweaver/unit', 0o600, Text), member(unit(Text), Own), Unit),
+    append(Unit, Secrets, Files).
 
 suffix(Common, Common, '') :- !.
 suffix(Own, _, Suffix) :-
@@ -136,13 +155,19 @@ hash_of_id(Id, Id).
 
 start_text(Service, Configuration, Text) :-
     memberchk(port(Port), Configuration),
-    (   memberchk(env(Pairs), Configuration) -> true ; Pairs = [] ),
+    memberchk(env(Pairs), Configuration),
     append([ 'SERVICE'-Service, 'PORT'-Port ], Pairs, Variables),
     start_words(Configuration, Words),
-    phrase(( exports(Variables), "exec ", shell_words(Words), "\n" ), Codes),
+    phrase(( exports(Variables), reading(Pairs), "exec ", shell_words(Words), "\n" ), Codes),
     string_codes(Text, Codes).
 
+%   Secrets are in a file beside it.
+
+reading(Pairs) --> { memberchk(_-secret(_), Pairs) }, !, ". ./.unifyweaver/secrets\n".
+reading(_) --> [].
+
 exports([]) --> [].
+exports([_-secret(_)|Pairs]) --> !, exports(Pairs).
 exports([Name-Value|Pairs]) -->
     { format(codes(Codes), '~w=', [Name]) },
     "export ", codes(Codes), shell_words([Value]), "\n",

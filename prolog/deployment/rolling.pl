@@ -136,11 +136,13 @@ is_failure(Result) :-
     \+ on_new_release(Result),
     Result \= skipped(_).
 
-%   Hosts that stay as they are keep their answer.
+%   Hosts that were on the new release before keep their answer.
 
 all_back(Done0, Settings, Hosts, GoBack, Most, Done) :-
     findall(Host-answer(Result, Events, Left),
-            ( gen_assoc(Host, Done0, answer(Result, Events, Left)), on_new_release(Result), Result \== unchanged ),
+            ( gen_assoc(Host, Done0, answer(Result, Events, Left)),
+              on_new_release(Result),
+              went(Host, answer(Result, Events, Left), _) ),
             Deployed),
     pairs_keys(Deployed, Back),
     width(Settings, Hosts, Done0, Most, Width0),
@@ -182,7 +184,15 @@ went(Host, answer(_, Events, _), kept) :-
     memberchk(event(_, Host, keep, ok, _, _), Events),
     !.
 went(Host, answer(_, Events, _), new) :-
-    memberchk(event(_, Host, switch, ok, _, _), Events).
+    memberchk(event(_, Host, switch, ok, _, _), Events),
+    !.
+went(Host, answer(_, Events, _), Way) :-        % what a killed controller had begun was finished
+    memberchk(event(_, Host, recovery, completed(_), _, _), Events),
+    (   member(event(_, Host, observe, ok, _, Notes), Events),
+        memberchk(backup(_), Notes)
+    ->  Way = kept
+    ;   Way = new
+    ).
 
 %!  progress_of(+Service, -Progress:list) is det.
 %

@@ -62,14 +62,10 @@ rollout_config(Service, Options) :-
 rollout_settings(Service, settings(Options)) :-
     rollout_now(Service, Declared, _, _),
     findall(Option,
-            ( option_row(rollout, Name, _, default(Default), _),
-              ( lookup(Name, [Declared], Value) -> true ; Value = Default ),
+            ( option_row(rollout, Name, _, Default, _),
+              ( lookup(Name, [Declared], Value) -> true ; Default = default(Value) ),
               Option =.. [Name, Value] ),
-            Options0),
-    (   lookup(spread, [Declared], Spread)
-    ->  Options = [spread(Spread)|Options0]
-    ;   Options = Options0
-    ).
+            Options).
 
 %!  amount_of(+Amount, +Of:integer, -Number:integer) is det.
 %

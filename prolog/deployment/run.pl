@@ -4,6 +4,7 @@
             acting_step/1,              % +Step
             ask/2,                      % +Effect, -Answer
             collect_events/2,           % :Goal, -Events
+            add_events/1,               % +Events
             note_event/4                % +Host, +Step, +Result, +Notes
           ]).
 
@@ -16,7 +17,9 @@ far as it can.
 
 :- autoload(library(apply), [maplist/3, exclude/3]).
 :- autoload(library(lists), [append/3, member/2, memberchk/2, reverse/2]).
+:- use_module(balancers, [balance/5]).
 :- use_module(effects, [effect/2, in_phase/2]).
+:- use_module(journal, [journal_apart/1, journal_entry/4]).
 :- use_module(health, [first_tally/2, judge/3, verdict/5]).
 :- use_module(scripts, [remote_action/1]).
 
@@ -82,10 +85,12 @@ perform(Plan0, Context, Done0, Done, Verdict) :-
     (   Group == []
     ->  Done = Done0, Verdict = completed
     ;   Context = context(_, Host, _, _, _, _),
+        journal(intent(Group), Context),
         begin_events(Group, Host),
         effect(now, Time),
         perform_group(Group, Context, Done0, Outcomes),
         report_events(Outcomes, Host, Time),
+        journal(ended(Group), Context),
         begun(Group, Outcomes, New),
         reverse(New, Newest),
         append(Newest, Done0, Done1),
@@ -224,6 +229,13 @@ controller(scan(Dir, Patterns, Needs), _, _, Result, Notes) :-
     ->  Result = failed(Reason), Notes = []
     ;   Result = ok, Notes = [Outcome]
     ).
+controller(secrets(Secrets), _, _, Result, Notes) :-
+    effect(secrets(Secrets), Outcome),
+    (   Outcome = sealed(Notes)
+    ->  Result = ok
+    ;   Outcome = failed(Reason),
+        Result = failed(Reason), Notes = []
+    ).
 controller(request(Method, Url, Options), context(_, _, Target, _, _, _), _, Result, [Note]) :-
     effect(probe(Target, request(Method, Url, Options)), Answer),
     answer_note(Url, Answer, Note),
@@ -234,6 +246,8 @@ controller(request(Method, Url, Options), context(_, _, Target, _, _, _), _, Res
     ;   Answer = failed(Reason),
         Result = failed(Reason)
     ).
+controller(balance(Balancer, Server, Change), Context, Done, Result, Notes) :-
+    balance(Change, balanced(Balancer, Server, Context), Done, Result, Notes).
 controller(record(Pairs), context(Service, Host, _, Dir, _, _), _, Result, []) :-
     (   member(Key-Value, Pairs),
         effect(ledger(put(Service, Host, Dir, Key, Value)), Outcome),
@@ -292,10 +306,20 @@ answer_note(Url, Other, probe(Url, Other)).
 collect_events(Goal, Events) :-
     ( nb_current(deployment_events, Outer) -> true ; Outer = none ),
     b_setval(deployment_events, []),
-    once(Goal),
+    journal_apart(Goal),
     b_getval(deployment_events, Reversed),
     b_setval(deployment_events, Outer),
     reverse(Reversed, Events).
+
+%!  add_events(+Events:list) is det.
+%
+%   What was collected elsewhere, in its order.
+
+add_events(Events) :-
+    b_getval(deployment_events, Before),
+    reverse(Events, Reversed),
+    append(Reversed, Before, All),
+    b_setval(deployment_events, All).
 
 %!  note_event(+Host, +Step, +Result, +Notes) is det.
 %
@@ -311,6 +335,15 @@ note(Event) :-
     ;   true
     ),
     effect(emit(Event), _).
+
+journal(Entry, Context) :-
+    ( nb_current(deployment_events, Noted), is_list(Noted) -> true ; Noted = [] ),
+    journal_entry(Entry, Context, Noted, Outcome),
+    (   Outcome = failed(Reason)
+    ->  arg(2, Context, Host),
+        note_event(Host, journal, failed(Reason), [])
+    ;   true
+    ).
 
 begin_events(Group, Host) :-
     findall(Id, member(step(Id, _, _, _), Group), Ids),

@@ -16,7 +16,7 @@
 :- use_module(gate, [leased_run/4]).
 :- use_module(run, [run/3]).
 :- use_module(ledger, [deployed_hash/3]).
-:- use_module(observation, [observing/3]).
+:- use_module(observation, [observing/3, observing_balanced/3]).
 :- use_module(releases, [hash_of_id/2]).
 
 %!  stopping(+Manner, +Context, +Call, -Result) is det.
@@ -25,7 +25,7 @@
 %   `force_stopped`; stop_service/2 asks for no more than `stopped`.
 
 stopping(Manner, Context, Call, Result) :-
-    observing(Context, Call, Seen),
+    observing_balanced(Context, Call, Seen),
     (   Seen = failed(Reason)
     ->  Result = error(stop_failed(Reason))
     ;   unless_locked(Seen, Context, Call, stop(Manner, Seen, Context), stopping(Manner, Context), Result)
@@ -49,6 +49,7 @@ stop_result(failed(Step, Reason), _, _, error(Error)) :-
     stop_error(Step, Reason, Error).
 
 forced(Outcomes) :- member(done(step(drain, _, _, _), failed(timeout), _, _), Outcomes), !.
+forced(Outcomes) :- member(done(step(balancer_await, _, _, _), ok, Notes, _), Outcomes), memberchk(sessions_left(_), Notes), !.
 forced(Outcomes) :- member(done(step(stop, _, _, _), ok, Notes, _), Outcomes), memberchk(killed, Notes).
 
 stop_error(step(_, _, hook(pre_shutdown, Action, _), _), Reason, pre_shutdown_hook_failed(Failure)) :-
@@ -62,7 +63,7 @@ stop_error(_, Reason, stop_failed(Reason)).
 %   The active release.
 
 starting(Context, Call, Result) :-
-    observing(Context, Call, Seen),
+    observing_balanced(Context, Call, Seen),
     (   Seen = failed(Reason)
     ->  Result = error(start_failed(Reason))
     ;   unless_locked(Seen, Context, Call, start(Seen, Context), starting(Context), Result)

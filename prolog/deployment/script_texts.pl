@@ -16,7 +16,8 @@ an event for the hooks, and the bash functions of the files beside this one, the
 :- use_module(declarations, [resolve/5, deploy_method_config/3, service_sources/2]).
 :- use_module(health, [route/3]).
 :- use_module(patterns, [pattern_regex//2]).
-:- use_module(releases, [release_recipe/3, needed_files/3]).
+:- use_module(releases, [needed_files/3]).
+:- use_module(script_secrets, [script_recipe/3, secrets//2]).
 :- use_module(script_heads, [title//2, head//2, health_head//4, settings//2, variables//1, array//2, formatted//2]).
 :- use_module(script_hooks, [hooks//2]).
 :- use_module(scripts, [target_functions/1, target_settings//1, shell_words//1, here_document//3, without_comments/2]).
@@ -105,12 +106,17 @@ context(Service, Host, context(Service, Host, none, Dir, Port, '')) :-
 %   The lines after the release has arrived: it gets its name, and is prepared.
 
 adopting(Service, Host) -->
-    { release_recipe(Service, Host, recipe(Configuration, Suffix, Files)),
+    { script_recipe(Service, Host, recipe(Configuration, Suffix, Files)),
       findall(Word, ( member(file(Path, _, Text), Files), member(Word, [Path, Text]) ), Words),
-      phrase(adopt_lines(Service, Host, [Suffix, Configuration|Words]), Lines) },
+      phrase(adopt_lines(Service, Host, [Suffix, Configuration|Words]), Lines),
+      ( Suffix == unsealed_suffix -> Command = "    unsealed" ; Command = "    cat" ) },
     "adopt_steps() {\n",
-    here_document("    cat", "", Lines),
-    "}\n\n".
+    here_document(Command, "", Lines),
+    "}\n\n",
+    fetching(Suffix, Service, Host).
+
+fetching(unsealed_suffix, Service, Host) --> !, secrets(Service, Host), file('secrets.bash').
+fetching(_, _, _) --> [].
 
 adopt_lines(Service, Host, Words) -->
     "step adopt adopt \"$token\" ", shell_words(Words), "\n",
@@ -168,5 +174,5 @@ load_file(Name) :-
     assertz(file_text(Name, Text)).
 
 :- forall(member(Name, ['receive.sh', 'connection.bash', 'ssh.bash', 'local.bash', 'forward.bash', 'direct.bash', 'ask.bash',
-                        'remote.bash', 'deploy.bash', 'rollback.bash', 'health.bash']),
+                        'remote.bash', 'secrets.bash', 'deploy.bash', 'rollback.bash', 'health.bash']),
           load_file(Name)).

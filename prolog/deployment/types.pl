@@ -26,12 +26,14 @@ holds a NUL character.
   - `remote_dir`: absolute, or `~/…`, without `..`
   - `url_path`: starts with `/`, without spaces and control characters
   - `signal`: its name, as `TERM` or `SIGTERM`; normal form `TERM`
-  - `environment`: list of NAME-Value, NAME a shell identifier, Value text or a number
+  - `environment`: list of NAME-Value, NAME a shell identifier, Value text, a number, or `secret(Source)`, see seal_secrets/2
   - `header`: header(Name, Value), Name an HTTP token, Value without line ends
   - `release_id`: letters, digits and `._-`, not starting with a dot or a dash
   - `backend`: live, dry or model(Script)
   - `count`: an integer, 0 or more
   - `amount`: a positive integer, or `'N%'` with N from 1 to 100; `batch_sizes`: a list of them, not empty
+  - `runtime_socket`: an absolute path, `HOST:PORT`, or either as HAProxy writes it: `unix@PATH`, `ipv4@HOST:PORT`
+  - `haproxy_name`: of a backend or server, of letters, digits and `._:-`
 */
 
 %!  check_value(+Type, +Option0, +Culprit, -Option) is det.
@@ -218,6 +220,29 @@ value(header, header(Name0, Value0), header(Name, Value)) :-
     \+ beyond_latin_1(Value).
 value(backend, Value0, Value) :-
     backend(Value0, Value).
+value(runtime_socket, Value0, Value) :-
+    text_atom(Value0, Value),
+    runtime_socket(Value).
+value(haproxy_name, Value0, Value) :-
+    restricted_atom(Value0, `._:-`, [], Value).
+
+%!  runtime_socket(+Text) is semidet.
+
+runtime_socket(Text) :-
+    member(Prefix, ['unix@', '']),
+    atom_concat(Prefix, Path, Text),
+    sub_atom(Path, 0, _, _, /),
+    !.
+runtime_socket(Text) :-
+    member(Prefix, ['ipv4@', 'ipv6@', '']),
+    atom_concat(Prefix, Place, Text),
+    sub_atom(Place, Before, 1, After, :),
+    Before > 0,
+    sub_atom(Place, _, After, 0, Digits),
+    \+ sub_atom(Digits, _, _, _, :),
+    atom_number(Digits, Port),
+    value(port, Port, _),
+    !.
 
 %!  backend(+Value0, -Value) is semidet.
 
@@ -427,9 +452,27 @@ signal_name('PROF').
 
 environment_pair(Name0-Value0, Name-Value) :-
     text_atom(Name0, Name),
+    shell_identifier(Name),
+    environment_value(Value0, Value).
+
+%!  shell_identifier(+Name:atom) is semidet.
+
+shell_identifier(Name) :-
     atom_codes(Name, [First|Codes]),
     \+ ( First >= 0'0, First =< 0'9 ),
-    all_allowed([First|Codes], `_`),
+    all_allowed([First|Codes], `_`).
+
+%!  environment_value(+Value0, -Value) is semidet.
+
+environment_value(secret(Source0), secret(Source)) :-
+    !,
+    compound(Source0),
+    compound_name_arguments(Source0, Kind, [Text]),
+    memberchk(Kind, [env, command, sealed]),
+    filled_atom(Text, Atom),
+    ( Kind == env -> shell_identifier(Atom) ; true ),
+    compound_name_arguments(Source, Kind, [Atom]).
+environment_value(Value0, Value) :-
     value_text(Value0, Value).
 
 %!  unique_keys(+Pairs) is semidet.

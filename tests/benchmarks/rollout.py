@@ -2,8 +2,8 @@
 
     make benchmark          (or: .venv/bin/python tests/benchmarks/rollout.py)
 
-Each size runs in a process of its own, in batches of 1 and then a tenth, spread over ten zones: all its hosts are
-deployed, or, in the second column, one of the last fails and all go back. The table shows medians of the rounds; the plot,
+Each size runs in a process of its own, in batches of 1 and then a tenth, spread over ten zones: all its
+hosts are deployed, or the last one fails and all go back. The table shows medians of the rounds; the plot,
 milliseconds a host, goes to build/rollout.png. The exit status is 1 when a limit is not kept.
 """
 

@@ -41,7 +41,10 @@ def test_the_predicates_of_the_door(registry: Registry) -> None:
     assert set(registry.predicates) == {
         ("deployment_effects", "live_shell", 6),
         ("deployment_effects", "live_probe", 4),
+        ("deployment_effects", "live_balance", 4),
         ("deployment_effects", "live_scan", 5),
+        ("deployment_effects", "live_seal", 3),
+        ("deployment_effects", "live_secrets", 3),
         ("deployment_effects", "live_sleep", 3),
         ("deployment_effects", "live_emit", 3),
         ("deployment_effects", "live_ledger", 3),

@@ -189,7 +189,7 @@ class Bench:
             self.host.kill()
 
     def settle(self, operation: str, then: str, *, lost: bool = False) -> list[str]:
-        """Recover, and what does not hold then. What ran on a `lost` host before anything began is lost too."""
+        """Recover, and what does not hold then. What ran on a host that was `lost` before anything began is too."""
         result, expected = RECOVERIES[then](self.site, operation, self.version)
         if lost and "nothing_to_recover" in str(result):
             expected = replace(expected, running=None)

@@ -174,6 +174,29 @@ def test_gate_is_renewed_as_long_as_the_fleet_is_at_work(
     until(lambda: str(uw.lock_status("web", host=hosts[0])) == "unlocked")
 
 
+def test_host_that_is_cut_off_goes_back_by_itself_and_the_fleet_with_it(
+    lab: Lab, site: Site
+) -> None:
+    hosts = lab.hosts[:2]
+    declare(site, lab, *hosts, connect_timeout=1, healthy_deadline=2)
+    assert uw.deploy_to_all_hosts("web").ok
+    uw.declare_rollout("web", batches=[1], confirm_within=3, healthy_deadline=2)
+    site.release("2")
+
+    def cut(event: uw.Event | uw.Begin) -> None:
+        match event:
+            case uw.Begin(host, steps) if host == hosts[1].address and "reconnect" in steps:
+                hosts[1].link_down()
+
+    first, second = outcomes(uw.deploy_to_all_hosts("web", on_event=cut))
+    assert first == "rolled_back_with_fleet"
+    assert second.startswith("rolled_back_after_failure(error(rollback_failed(")
+    until(lambda: [answer(host) for host in hosts] == ["1"] * 2)
+    until(lambda: not locked(hosts[1]))
+    hosts[1].link_up()
+    assert [len(servers(host)) for host in hosts] == [1] * 2
+
+
 def test_fleet_status_tells_what_every_host_is_like(fleet: list[Host], site: Site) -> None:
     began = time.time()
     good = uw.fleet_status("web")

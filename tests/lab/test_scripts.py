@@ -104,7 +104,8 @@ def test_script_deploys_what_the_library_deploys_byte_for_byte(lab: Lab, site: S
     (site.folder / "VERSION").chmod(0o600)
     (site.folder / ".env").write_text("secret")
     (site.folder / "private.key").write_text("secret")
-    declare(site, lab, by_script, by_library, env={"AWKWARD": AWKWARD}, shared_paths=["data"])
+    env = {"AWKWARD": AWKWARD, "TOKEN": uw.secret(command='printf "it\'s\nsecret"')}
+    declare(site, lab, by_script, by_library, env=env, shared_paths=["data"])
     uw.declare_service_sources("web", ["**", uw.exclude("*.key")])
     done = run(site, "deploy", host=by_script.address)
     assert done.returncode == 0, done.stderr
@@ -112,6 +113,7 @@ def test_script_deploys_what_the_library_deploys_byte_for_byte(lab: Lab, site: S
     assert current(by_script) == current(by_library) == uw.release_hash("web")
     assert release_files(by_script) == release_files(by_library)
     assert answer(by_script, "/env?AWKWARD") == AWKWARD
+    assert answer(by_script, "/env?TOKEN") == "it's\nsecret"
     assert not (by_script.srv / "pwned").exists()
     assert str(site.deploy(host=by_script.address)) == "unchanged"
     done = run(site, "deploy", host=by_library.address)

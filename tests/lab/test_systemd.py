@@ -66,9 +66,9 @@ def unit(host: Host) -> str | None:
 
 
 def test_unit_is_installed_started_and_stopped(lab: Lab, site: Site, host: Host) -> None:
-    declare(site, lab, host)
+    declare(site, lab, host, env={"TOKEN": uw.secret("hunter'22")})
     assert str(site.deploy()) == "deployed"
-    assert answer(host) == "1"
+    assert (answer(host), answer(host, "/env?TOKEN")) == ("1", "hunter'22")
     assert calls(host) == [
         "daemon-reload",
         f"enable {UNIT}",
@@ -78,6 +78,7 @@ def test_unit_is_installed_started_and_stopped(lab: Lab, site: Site, host: Host)
     text = unit(host)
     assert text is not None
     assert "WorkingDirectory=/srv/services/web/current\n" in text
+    assert "hunter" not in text
     assert text == (host.srv / "services/web/current/.unifyweaver/unit").read_text()
     assert text == uw.generate_systemd_unit("web")
     assert str(uw.service_status("web")) == "running"

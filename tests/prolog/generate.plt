@@ -93,7 +93,7 @@ test(health_of_a_remote_host_is_asked_over_https, true) :-
 
 test(recipe_gives_the_id, [forall(member(Sources-Quoted, ['1a'-"'1a'", a1-"a1"])), true(Named == Id)]) :-
     release(web, 'a.example', [], Sources, release(Id, _, _)),
-    release_recipe(web, 'a.example', recipe(Configuration, Suffix, _)),
+    release_recipe(web, 'a.example', [], recipe(Configuration, Suffix, _)),
     format(string(Text), "release(~s,~s)", [Quoted, Configuration]),
     sha_hash(Text, Bytes, [algorithm(sha256), encoding(utf8)]),
     hash_atom(Bytes, Hash),

@@ -96,7 +96,7 @@ step_ids(Plan, Ids) :-
 
 planning_facts(State, Call, facts(api, 'a.example', Call, [sources(new, 1, 1)|Observed], Release)) :-
     host(State, Observed),
-    release(api, 'a.example', Call, new, Release).
+    release(api, 'a.example', [], new, Release).
 
 %!  undo_events(+Plan, +Ids:list, -Events:list) is det.
 %

@@ -146,6 +146,42 @@ test(the_port_is_written_into_the_release, Text == "9\n") :-
 
 :- end_tests(releases_start).
 
+:- begin_tests(releases_secrets, [cleanup(undeclare_api)]).
+
+secrets(Seals, Release) :-
+    declare_api([env(['A'-x, 'B'-secret(env('V')), 'C'-secret(command(c))])]),
+    release(api, 'a.example', Seals, s, Release).
+
+seal_with(B, C, [seal('B', env('V'), B), seal('C', command(c), C)]).
+
+test(another_value_is_another_release) :-
+    seal_with(s1, s2, Seals1), secrets(Seals1, release(Id1, Hash1, _)),
+    seal_with(s1, s3, Seals2), secrets(Seals2, release(Id2, Hash2, _)),
+    assertion(( Id1 == Hash1, Id2 == Hash2, Hash1 \== Hash2 )).
+test(values_are_in_a_file_of_their_own, Secrets == secrets(['B'-s1, 'C'-s2])) :-
+    seal_with(s1, s2, Seals),
+    secrets(Seals, release(_, _, Files)),
+    memberchk(file('.unifyweaver/secrets', 0o600, Secrets), Files).
+test(the_start_reads_that_file) :-
+    seal_with(s1, s2, Seals),
+    secrets(Seals, release(_, _, Files)),
+    memberchk(file('.unifyweaver/start', _, Text), Files),
+    assertion(sub_string(Text, _, _, _, "export A='x'\n. ./.unifyweaver/secrets\nexec ")),
+    assertion(\+ sub_string(Text, _, _, _, "s1")).
+test(without_secrets_there_is_no_such_file, fail) :-
+    declare_api([env(['A'-x])]),
+    release(api, 'a.example', [], s, release(_, _, Files)),
+    memberchk(file('.unifyweaver/secrets', _, _), Files).
+test(a_modelled_deployment_needs_no_values, Result == deployed) :-
+    declare_api([env(['B'-secret(env('NO_SUCH_VARIABLE'))])]),
+    deploy_with_rollback(api, [backend(model([]))], Result).
+test(what_a_secret_may_be,
+     [forall(member(Source, [env('A B'), env(''), command(''), env(1), f(x), [], sealed("")])),
+      throws(error(_, _))]) :-
+    declare_api([env(['B'-secret(Source)])]).
+
+:- end_tests(releases_secrets).
+
 :- begin_tests(releases_scan, [cleanup(undeclare_api)]).
 
 needs(Options, Needs) :-

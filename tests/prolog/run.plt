@@ -85,7 +85,7 @@ context(context(api, h, target(ssh, h, []), '/d', 1, t)).
 dry(Effect, Outcome) :-
     with_backend(dry, none, effect(Effect, Outcome)).
 
-test(every_effect_is_documented, Names == [emit, ledger, now, probe, reconnect, remote, scan, sleep]) :-
+test(every_effect_is_documented, Names == [balance, emit, ledger, now, probe, reconnect, remote, scan, seal, secrets, sleep]) :-
     findall(Name, ( effect_row(Effect, Text), string(Text), functor(Effect, Name, _) ), Names0),
     sort(Names0, Names).
 test(a_dry_run_changes_nothing_and_says_so,

@@ -28,6 +28,9 @@ class Handler(BaseHTTPRequestHandler):
         path, _, query = self.path.partition("?")
         if path == "/hold":
             self.hold(float(query))
+        elif path == "/late":
+            time.sleep(float(query))
+            self.say(200, VERSION)
         elif path == "/health":
             self.health()
         elif path == "/env":

@@ -29,9 +29,11 @@ from unifyweaver_py.effects.base import (
     options_of,
 )
 from unifyweaver_py.effects.files import Scanner
-from unifyweaver_py.effects.ledger import Ledger
+from unifyweaver_py.effects.ledger import WRITING, Ledger
 from unifyweaver_py.effects.manifests import ManifestCache
 from unifyweaver_py.effects.patterns import Pattern, SourcesError
+from unifyweaver_py.effects.secret_sources import SecretError
+from unifyweaver_py.effects.vault import own_vault, pairs_of
 
 __all__ = [
     "Effects",
@@ -45,7 +47,18 @@ __all__ = [
 ]
 
 # Name of the effect -> arity of its predicate: the run, the arguments, the outcome.
-PREDICATES = {"shell": 6, "probe": 4, "scan": 5, "sleep": 3, "emit": 3, "ledger": 3, "reconnect": 3}
+PREDICATES = {
+    "shell": 6,
+    "probe": 4,
+    "balance": 4,
+    "scan": 5,
+    "seal": 3,
+    "secrets": 3,
+    "sleep": 3,
+    "emit": 3,
+    "ledger": 3,
+    "reconnect": 3,
+}
 MODULE = "deployment_effects"
 METHODS = ("ssh", "local")
 REUSE = ("copy", "link")
@@ -132,6 +145,13 @@ class LiveEffects:
                     return failed(error.reason)
             return http.probe(method, url, options, dial, session.stop)
 
+    def balance(self, run: Term, address: str, request: Term) -> Term | str:
+        """Ask or tell HAProxy."""
+        from unifyweaver_py.effects import haproxy
+
+        with Session(run) as session:
+            return haproxy.balance(address, request, session.stop)
+
     def scan(self, run: Term, folder: str, patterns: Sequence[Any], needs: Sequence[str]) -> Term:
         """Hash the sources."""
         with Session(run):
@@ -140,6 +160,24 @@ class LiveEffects:
             except SourcesError as error:
                 return failed(error.reason)
         return Term("sources", (found.hash, len(found.entries), found.size))
+
+    def seal(self, run: Term, value: str | Term) -> Term | str:  # noqa: ARG002 - of no run
+        """Keep a secret value."""
+        match value:
+            case Term("env", (name,)):
+                return own_vault.heed(str(name))
+        return own_vault.seal(str(value))
+
+    def secrets(self, run: Term, wanted: Sequence[Any]) -> Term:
+        """Fetch values."""
+        pairs = pairs_of(wanted)
+        with Session(run) as session:
+            try:
+                digests = own_vault.fetch(session.run, pairs)
+            except SecretError as error:
+                return failed(error.reason)
+        seals = [Term("seal", (*pair, digest)) for pair, digest in zip(pairs, digests, strict=True)]
+        return Term("sealed", (seals,))
 
     def sleep(self, run: Term, seconds: float) -> str:
         """Wait, unless the run ends."""
@@ -159,7 +197,7 @@ class LiveEffects:
         try:
             return self._ledger.answer(request)
         except (sqlite3.Error, OSError) as error:
-            if request.name != "put":
+            if request.name not in WRITING:
                 advice = "move it away, or name another with UNIFYWEAVER_LEDGER"
                 text = f"the ledger {self._ledger.path} cannot be used: {error}; {advice}"
                 raise type(error)(text) from error
@@ -195,6 +233,8 @@ def _extra(term: Any) -> Extra:
     match term:
         case Term("file", (str(path), int(mode), str(text))):
             return Extra(path, mode, text.encode("utf-8", "surrogateescape"))
+        case Term("file", (str(path), int(mode), Term("secrets", (list(pairs),)))):
+            return Extra(path, mode, own_vault.exports(pairs_of(pairs)))
     raise TypeError(f"not a file of a release: {term}")
 
 

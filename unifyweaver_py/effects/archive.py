@@ -13,7 +13,7 @@ import tarfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from unifyweaver_py.effects.digests import CHUNK
 from unifyweaver_py.effects.files import MODES, Entry, Scan
@@ -34,7 +34,7 @@ class Extra:
 
     path: str
     mode: int
-    content: bytes
+    content: bytes = field(repr=False)
 
 
 @dataclass(frozen=True)

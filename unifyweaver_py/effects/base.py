@@ -46,8 +46,23 @@ class Effects(Protocol):
     def reconnect(self, run: Term, target: Term) -> str | Term:
         """Leave the connection to a target, and make another: `done` or `failed(Reason)`."""
 
+    def balance(self, run: Term, address: str, request: Term) -> Term | str:
+        """One request to HAProxy's runtime socket: `look(Backend)` or `poll(Backend)`, answered with
+        `servers(Servers)`, or `set(Backend, Server, State)`, answered with `done`; or `failed(Reason)`.
+        """
+
     def scan(self, run: Term, folder: str, patterns: Sequence[Any], needs: Sequence[str]) -> Term:
         """Hash the sources: `sources(Hash, FileCount, Bytes)` or `failed(Reason)`."""
+
+    def seal(self, run: Term, value: str | Term) -> Term | str:
+        """Keep a secret text: `sealed(Token)` stands for it; `refused` when it cannot be one. Of
+        `env(Name)`, know that the variable's value is secret.
+        """
+
+    def secrets(self, run: Term, wanted: Sequence[Any]) -> Term:
+        """Fetch the values of `Name-Source`: `sealed(Seals)`, `seal(Name, Source, Digest)` each, or
+        `failed(Reason)`.
+        """
 
     def sleep(self, run: Term, seconds: float) -> str:
         """Wait: `done`, or `cancelled` when the run ended before."""
@@ -95,6 +110,8 @@ class Run:
     cancel: threading.Event = field(default_factory=threading.Event)
     abandon: threading.Event = field(default_factory=threading.Event)
     traffic: dict[str, Traffic] = field(default_factory=dict)
+    secrets: dict[Term, bytes] = field(default_factory=dict, repr=False)
+    secrets_lock: threading.Lock = field(default_factory=threading.Lock)
     _connections: dict[object, Closable] = field(default_factory=dict)
     _locks: dict[object, threading.Lock] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -181,6 +198,7 @@ class Run:
             self._closed = True
             connections = list(self._connections.values())
             self._connections.clear()
+            self.secrets.clear()
         with _runs_lock:
             _runs.pop(self.id, None)
         return connections
@@ -213,13 +231,13 @@ def new_run(listener: Callable[[Any], object] = _ignore) -> Run:
 
 
 class Session:
-    """The run and the stop flag that a `run(Id, Phase)` term names; `none` is a run of its own,
-    closed at the end.
+    """The run and the stop flag that a `run(Id, Phase)` term names; `none`, or `none(Id)` where only
+    the journal knows it, is a run of its own, closed at the end.
     """
 
     def __init__(self, term: Term) -> None:
         match term:
-            case Term("run", ("none", str(phase))):
+            case Term("run", ("none" | Term("none"), str(phase))):
                 self.run, self._own = Run("none"), True
             case Term("run", (str(name), str(phase))):
                 with _runs_lock:

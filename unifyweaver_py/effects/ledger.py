@@ -1,7 +1,12 @@
-"""The ledger: what was last seen on each host, in SQLite. Nothing that decides is read from here.
+"""The ledger: what was last seen on each host, and the journal, in SQLite. Nothing that decides is
+read from here.
 
-One row a service, host, folder and key. Several processes may use the file at once. A file that is
-no ledger, or damaged, is set aside under another name, with a warning, and a new one is begun.
+Of what was seen, one row a service, host, folder and key; `journal` tells of the other. Several
+processes may use the file at once. A file that is no ledger, or damaged, is set aside under another
+name, with a warning, and a new one is begun.
+
+What is answered is on the disk. What threads write while a commit is under way goes into the next
+one together.
 """
 
 from __future__ import annotations
@@ -10,26 +15,25 @@ import logging
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from unifyweaver_py._terms import Term
+from unifyweaver_py.effects import journal
+from unifyweaver_py.effects.schema import opened
 
 if TYPE_CHECKING:
     import sqlite3
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS observed (
-    service TEXT NOT NULL, host TEXT NOT NULL, dir TEXT NOT NULL,
-    key TEXT NOT NULL, value TEXT NOT NULL,
-    PRIMARY KEY (service, host, dir, key)
-) WITHOUT ROWID;
-"""
-BUSY_SECONDS = 30
 DAMAGE = ("not a database", "malformed")
 """What SQLite says of a file that is damaged, or is none of its own."""
+
+WRITING = ("put", "begin", "intent", "events", "end")
+"""The requests that are made while something is being done, which they must not keep from its end."""
 
 Found = TypeVar("Found")
 
@@ -54,6 +58,7 @@ class Ledger:
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
         self._path = Path(path) if path is not None else None
         self._lock = threading.Lock()
+        self._waiting: deque[_Change] = deque()
         self._open: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
 
@@ -62,7 +67,8 @@ class Ledger:
 
         `put(Service, Host, Dir, Key, Value)` and `forget(Service, Key)` answer `done`;
         `get(Service, Key)` answers `rows([row(Host, Dir, Value), ...])` and `all(Key)` answers
-        `rows([row(Service, Host, Dir, Value), ...])`. Raises `TypeError` for any other request,
+        `rows([row(Service, Host, Dir, Value), ...])`. The journal's requests that write answer
+        `done`, those that read `rows(Rows)`. Raises `TypeError` for any other request,
         `sqlite3.Error` when the file cannot be read or written.
         """
         match request:
@@ -88,6 +94,11 @@ class Ledger:
                     " WHERE key = ? ORDER BY service, host, dir",
                     (_text(key),),
                 )
+        if (change := journal.change(request)) is not None:
+            return self._write(change)
+        if (question := journal.question(request)) is not None:
+            statement, values, term = question
+            return Term("rows", ([term(row) for row in self._read(statement, values)],))
         raise TypeError(f"not a ledger request: {request}")
 
     def close(self) -> None:
@@ -103,34 +114,62 @@ class Ledger:
         return self._path or default_path()
 
     def _change(self, statement: str, values: Sequence[object]) -> str:
-        def change(connection: sqlite3.Connection) -> None:
-            with connection:
-                connection.execute(statement, values)
+        return self._write(lambda connection: connection.execute(statement, values))
 
-        self._do(change)
+    def _write(self, work: Callable[[sqlite3.Connection], object]) -> str:
+        change = _Change(work)
+        self._waiting.append(change)
+        with self._lock:
+            if not change.over:
+                self._commit([self._waiting.popleft() for _ in range(len(self._waiting))])
+        if not change.over:
+            raise RuntimeError("the commit was interrupted")
+        if change.error is not None:
+            raise change.error
         return "done"
 
+    def _commit(self, changes: Sequence[_Change]) -> None:
+        """Write changes in one transaction. What only one of them may be the reason of keeps the
+        others from nothing; what keeps the file from being written keeps all.
+        """
+        import sqlite3
+
+        error = self._tried(changes)
+        alone = error is None or isinstance(error, (sqlite3.OperationalError, OSError))
+        for change in changes:
+            change.error = error if alone or len(changes) == 1 else self._tried([change])
+            change.over = True
+
+    def _tried(self, changes: Sequence[_Change]) -> Exception | None:
+        try:
+            self._do(lambda connection: _transaction(connection, changes))
+        except Exception as error:  # noqa: BLE001 - raised where the change was asked for
+            return error
+        return None
+
     def _rows(self, statement: str, values: Sequence[object]) -> Term:
-        rows = self._do(lambda connection: connection.execute(statement, values).fetchall())
-        return Term("rows", ([Term("row", tuple(row)) for row in rows],))
+        return Term("rows", ([Term("row", row) for row in self._read(statement, values)],))
+
+    def _read(self, statement: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
+        with self._lock:
+            return self._do(lambda connection: connection.execute(statement, values).fetchall())
 
     def _do(self, work: Callable[[sqlite3.Connection], Found]) -> Found:
         """Work on the open file; when it turns out to be damaged, on a new one."""
         import sqlite3
 
-        with self._lock:
-            try:
-                return work(self._connection())
-            except sqlite3.DatabaseError as error:
-                if not any(words in str(error) for words in DAMAGE):
-                    raise
-                self._set_aside(error)
+        try:
             return work(self._connection())
+        except sqlite3.DatabaseError as error:
+            if not any(words in str(error) for words in DAMAGE):
+                raise
+            self._set_aside(error)
+        return work(self._connection())
 
     def _connection(self) -> sqlite3.Connection:
         if self._open is None:
             self._identity = _identity(self.path)
-            self._open = _open(self.path)
+            self._open = opened(self.path)
             self._identity = self._identity or _identity(self.path)
         return self._open
 
@@ -148,6 +187,26 @@ class Ledger:
             error,
             aside,
         )
+
+
+@dataclass(eq=False, slots=True)
+class _Change:
+    """What is to be written, and what became of it."""
+
+    work: Callable[[sqlite3.Connection], object]
+    over: bool = False
+    error: Exception | None = None
+
+
+def _transaction(connection: sqlite3.Connection, changes: Sequence[_Change]) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for change in changes:
+            change.work(connection)
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.rollback()
+        raise
 
 
 def _moved_aside(path: Path, identity: tuple[int, int] | None) -> Path | None:
@@ -193,40 +252,6 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 def _identity_of(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    import sqlite3
-
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, check_same_thread=False)
-    try:
-        _write_ahead(connection)
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.executescript(SCHEMA)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _write_ahead(connection: sqlite3.Connection) -> None:
-    """Keep a write-ahead log. SQLite does not wait for another process that is about to do the same."""
-    end = time.monotonic() + BUSY_SECONDS
-    while not _tried(connection, last=time.monotonic() > end):
-        time.sleep(0.01)
-
-
-def _tried(connection: sqlite3.Connection, *, last: bool) -> bool:
-    import sqlite3
-
-    try:
-        connection.execute("PRAGMA journal_mode = WAL")
-    except sqlite3.OperationalError as error:
-        if last or "locked" not in str(error):
-            raise
-        return False
-    return True
 
 
 def _text(value: Any) -> str:

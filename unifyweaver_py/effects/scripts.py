@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from unifyweaver_py._terms import PrologString, Term
 from unifyweaver_py.effects.base import Reason
+from unifyweaver_py.effects.vault import own_vault
 
 LAST_ERROR_LINES = 20
 
@@ -46,11 +47,11 @@ class Output:
     @property
     def lines(self) -> list[PrologString]:
         """The lines of standard output."""
-        return lines_of(bytes(self._out))
+        return lines_of(own_vault.masked_report(bytes(self._out)))
 
     def done(self, status: int) -> Term:
         """`done(Status, Lines, LastErrorLines)`."""
-        errors = lines_of(bytes(self._error[-self.ERROR_LIMIT :]))
+        errors = lines_of(own_vault.masked(bytes(self._error[-self.ERROR_LIMIT :])))
         return Term("done", (status, self.lines, errors[-LAST_ERROR_LINES:]))
 
     def cut(self, reason: Reason) -> Term:

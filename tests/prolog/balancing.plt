@@ -1,0 +1,170 @@
+:- module(test_balancing, []).
+:- use_module(library(deployment_glue)).
+:- use_module(library(deployment/balanced_model), [modelled_server/2]).
+:- use_module(library(deployment/declarations), [forget_origin/1, with_origin/3]).
+:- use_module(library(lists), [append/2, member/2, memberchk/2]).
+:- use_module(library(plunit)).
+:- use_module(modelled).
+
+haproxy(haproxy([socket('/run/haproxy/admin.sock'), backend(web)])).
+
+declare_balanced(Options) :-
+    declare_api(Options),
+    haproxy(Balancer),
+    declare_load_balancer(api, Balancer).
+
+% performed(+Operation, +State, +Trouble, -Result, -Left, -Events): on the host in State, behind the server s1, unless Trouble has servers.
+
+performed(Operation, State, Trouble, Result, Left, Events) :-
+    host(State, Facts),
+    (   memberchk(server(_, _, _, _), Trouble)
+    ->  Servers = []
+    ;   Servers = [server(s1, 'a.example', 8080, ready)]
+    ),
+    append([Trouble, Servers, [host('a.example', Facts), sources(new)]], Script),
+    model(Operation, Script, Result, Left, Events).
+
+deployed(State, Trouble, Result, Left, Ids) :-
+    performed(deploy_with_rollback(api, []), State, Trouble, Result, Left, Events),
+    steps(Events, Ids).
+
+notes(Id, Events, Notes) :- memberchk(event(_, _, Id, _, _, Notes), Events).
+
+in_order(Some, All) :-
+    findall(Id, ( member(Id, All), memberchk(Id, Some) ), Some).
+
+same(State, Left) :- host(State, Facts), msort(Facts, Same), msort(Left, Same).
+
+:- begin_tests(declaring_a_load_balancer, [cleanup(undeclare_api)]).
+
+test(it_is_kept_in_normal_form, Balancer == haproxy([socket('/run/h.sock'), backend(web)])) :-
+    declare_load_balancer("api", haproxy([socket("/run/h.sock"), backend("web")])),
+    load_balancer_config(api, Balancer).
+test(the_later_replaces, All == [haproxy([socket('127.0.0.1:9999'), backend(b)])]) :-
+    haproxy(Balancer),
+    declare_load_balancer(api, Balancer),
+    declare_load_balancer(api, haproxy([socket('127.0.0.1:9999'), backend(b)])),
+    findall(Found, load_balancer_config(api, Found), All).
+test(that_of_a_file_goes_with_it, fail) :-
+    haproxy(Balancer),
+    undeclare_api,
+    with_origin('/srv/services.pl', '/srv', declare_load_balancer(api, Balancer)),
+    forget_origin('/srv/services.pl'),
+    load_balancer_config(api, _).
+test(it_goes_with_its_service, fail) :-
+    declare_balanced([]),
+    undeclare_service(api),
+    load_balancer_config(api, _).
+test(both_options_are_needed, error(existence_error(load_balancer_option, backend))) :-
+    declare_load_balancer(api, haproxy([socket('/run/h.sock')])).
+test(other_balancers_are_not_known, error(type_error(load_balancer, nginx([])))) :-
+    declare_load_balancer(api, nginx([])).
+test(a_backend_is_one_word, error(domain_error(haproxy_name, backend('web; disable server web/a')))) :-
+    declare_load_balancer(api, haproxy([socket('/run/h.sock'), backend('web; disable server web/a')])).
+test(a_socket_is_a_path_or_a_place, [forall(member(Socket, [sock, 'a/b', 'a.example', ':80', 'ipv4@a:0', '']))]) :-
+    catch(declare_load_balancer(api, haproxy([socket(Socket), backend(web)])), error(domain_error(Type, _), _), true),
+    Type == runtime_socket.
+test(a_socket_as_haproxy_writes_it,
+     [forall(member(Socket, ['unix@/run/h.sock', 'ipv4@127.0.0.1:9999', 'a.example:9999', 'ipv6@::1:9999', '[::1]:9999']))]) :-
+    declare_load_balancer(api, haproxy([socket(Socket), backend(web)])).
+
+:- end_tests(declaring_a_load_balancer).
+
+:- begin_tests(behind_a_load_balancer, [setup(declare_balanced([])), cleanup(undeclare_api)]).
+
+test(no_more_requests_before_anything_is_stopped_and_again_when_healthy, Order == Ids) :-
+    deployed(running(old), [], deployed, _, Ids),
+    Order = [observe, balancer, scan, lock, stage, balancer_drain, balancer_await, intend, keep, drain, stop, switch, start, health, confirm,
+             balancer_ready, commit, prune, settle, unlock, record],
+    modelled_server(s1, ready).
+test(a_server_that_is_not_there_ends_it_before_anything_is_touched, Ids == [observe, balancer]) :-
+    deployed(running(old), [server(s1, 'b.example', 8080, ready)], Result, Left, Ids),
+    Result == error(deployment_failed(balancer(no_server('a.example')))),
+    same(running(old), Left).
+test(another_port_is_another_server, Result == error(deployment_failed(balancer(no_server('a.example'))))) :-
+    deployed(running(old), [server(s1, 'a.example', 8081, ready)], Result, _, _).
+test(two_servers_of_one_address_are_one_too_many, Reason == several_servers('a.example', [s1, s2])) :-
+    deployed(running(old), [server(s1, 'a.example', 8080, ready), server(s2, 'a.example', 8080, ready)], Result, _, _),
+    Result = error(deployment_failed(balancer(Reason))).
+test(the_host_s_name_comes_before_its_address) :-
+    deployed(running(old), [server(s1, 'a.example', 8080, ready), server('a.example', '10.0.0.1', 80, ready)], deployed, _, _),
+    modelled_server('a.example', ready),
+    \+ modelled_server(s1, _).
+test(the_declared_server_comes_first, [setup(declare_balanced([balancer_server(s2)])), cleanup(declare_balanced([]))]) :-
+    deployed(running(old), [server(s1, 'a.example', 8080, ready), server(s2, 'a.example', 8080, ready)], deployed, _, _),
+    modelled_server(s2, ready),
+    \+ modelled_server(s1, _).
+test(a_refused_drain_ends_it_with_what_was_there_running, Ids == Order) :-
+    deployed(running(old), [balancer_fails(set(_, _, drain), refused(no))], Result, Left, Ids),
+    Result == error(deployment_failed(balancer(refused(no)))),
+    same(running(old), Left),
+    Order = [observe, balancer, scan, lock, stage, balancer_drain, undo_balancer_drain_1, undo_stage_1, undo_lock_1].
+test(lost_while_it_is_waited_for_it_is_told_that_nothing_could_be_restored) :-
+    deployed(running(old), [balancer_fails(poll(_), unavailable(gone))], Result, Left, Ids),
+    Result == rolled_back_after_failure(error(rollback_failed(balancer(unavailable(gone))))),
+    same(running(old), Left),
+    \+ memberchk(stop, Ids).
+test(a_failed_release_leaves_the_former_one_with_its_requests) :-
+    id(old, Old),
+    deployed(running(old), [answers(_, [500, 500, 500, 200])], Result, Left, Ids),
+    Result = rolled_back_after_failure(rolled_back(_)),
+    memberchk(running(Old), Left),
+    in_order([undo_stop_1, undo_balancer_drain_1], Ids),
+    modelled_server(s1, ready).
+test(where_nothing_healthy_runs_there_are_no_requests, Admin == maint) :-
+    deployed(running(old), [answers(_, [500])], Result, _, Ids),
+    Result = rolled_back_after_failure(error(rollback_failed(_))),
+    memberchk(undo_balancer_drain_1, Ids),
+    modelled_server(s1, Admin).
+test(a_server_that_does_not_come_up_fails_the_deployment, Reason == not_up(s1, 'DOWN 1/2')) :-
+    performed(deploy_with_rollback(api, []), running(old), [says(s1, ['DOWN 1/2'])], Result, _, Events),
+    Result = rolled_back_after_failure(error(rollback_failed(balancer(not_up(s1, _))))),
+    memberchk(event(_, _, balancer_ready, failed(balancer(Reason)), Seconds, _), Events),
+    Seconds >= 30.
+test(a_server_that_comes_up_late_is_waited_for) :-
+    performed(deploy_with_rollback(api, []), running(old), [says(s1, ['DOWN', 'DOWN', 'DOWN', 'DOWN', 'DOWN', 'UP 1/3', 'UP'])], deployed, _,
+              Events),
+    memberchk(event(_, _, balancer_ready, ok, Seconds, _), Events),
+    Seconds > 0.35.
+test(sessions_are_waited_for_and_none_has_to_be_seen_twice) :-
+    performed(deploy_with_rollback(api, []), running(old), [sessions(s1, [2, 0, 1, 0, 0])], deployed, _, Events),
+    memberchk(event(_, _, balancer_await, ok, Seconds, []), Events),
+    Seconds > 0.35,
+    Seconds < 0.45.
+test(sessions_that_never_end_are_told_and_the_deployment_goes_on, Notes == [sessions_left(2)]) :-
+    performed(deploy_with_rollback(api, []), running(old), [sessions(s1, [2])], deployed, _, Events),
+    notes(balancer_await, Events, Notes).
+test(what_somebody_else_took_out_stays_out, [forall(member(State, [drain, maint]))]) :-
+    deployed(running(old), [server(s1, 'a.example', 8080, State)], deployed, _, Ids),
+    \+ memberchk(balancer_drain, Ids),
+    \+ memberchk(balancer_ready, Ids),
+    \+ modelled_server(s1, _).
+test(a_stopped_service_gets_no_requests, Admin == maint) :-
+    performed(stop_service(api, []), running(old), [], stopped, _, Events),
+    steps(Events, Ids),
+    in_order([balancer_await, stop], Ids),
+    modelled_server(s1, Admin).
+test(a_stop_that_fails_gives_it_its_requests_back, Admin == ready) :-
+    performed(stop_service(api, []), running(old), [fails(_, stop, timeout)], Result, _, _),
+    Result == error(stop_failed(timeout)),
+    modelled_server(s1, Admin).
+test(a_graceful_stop_waits_as_long_as_it_is_told) :-
+    performed(graceful_stop(api, [drain_timeout(3)]), running(old), [sessions(s1, [1])], force_stopped, _, Events),
+    memberchk(event(_, _, balancer_await, ok, Seconds, [sessions_left(1)]), Events),
+    Seconds >= 3,
+    Seconds < 4.
+test(a_started_service_gets_requests_once_it_runs) :-
+    performed(start_service(api, []), stopped(old), [], started, _, Events),
+    steps(Events, Ids),
+    in_order([confirm, balancer_ready], Ids),
+    modelled_server(s1, ready).
+test(a_rollback_takes_it_out_and_brings_it_back) :-
+    performed(rollback_service(api, []), running(new, old), [], rolled_back(_), _, Events),
+    steps(Events, Ids),
+    in_order([balancer_drain, balancer_await, stop, start, health, balancer_ready, commit], Ids),
+    modelled_server(s1, ready).
+test(the_lease_outlasts_the_wait, Lease == 90) :-
+    performed(deployment_plan(api, []), running(old), [], Plan, _, _),
+    memberchk(step(lock, _, lock(Lease, _, _), _), Plan).
+
+:- end_tests(behind_a_load_balancer).
