@@ -21,7 +21,8 @@ lint: $(STAMPS)-test
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m mypy
 	@swipl --on-error=status --on-warning=status -g list_undefined -t halt prolog/deployment_glue.pl
-	@shellcheck prolog/deployment/*.sh prolog/deployment/*.bash tests/sites/systemctl .ci/need .ci/run
+	@shellcheck prolog/deployment/*.sh prolog/deployment/*.bash tests/sites/systemctl tests/faults/target/sh tests/faults/target/*.sh \
+		tests/benchmarks/recipes/*.sh .ci/need .ci/run
 
 benchmark: $(STAMPS)-test
 	@$(PYTHON) tests/benchmarks/peers.py --hosts 5 --alone

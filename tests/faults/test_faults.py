@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 import unifyweaver_py as uw
+from tests.faults.cases import FAULTS, OPERATIONS, Case
 from tests.faults.hosts import embedded, real
-from tests.faults.trial import FAULTS, OPERATIONS, RECOVERIES, Bench, Case
+from tests.faults.recovery import RECOVERIES
+from tests.faults.trial import Bench
 from tests.lab.conftest import lab, running_lab  # noqa: F401 - the lab's fixtures
 from tests.lab.lab import Lab
 from tests.lab.test_deploy import settings

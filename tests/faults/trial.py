@@ -3,72 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-import unifyweaver_py as uw
+from tests.faults.bystander import bystander
+from tests.faults.cases import FAULTS, Case, Fault
 from tests.faults.controller import declare
 from tests.faults.hosts import ROOT, Breakpoint, Host, wait_until
 from tests.faults.invariants import Expected, standing, violations
+from tests.faults.recovery import RECOVERIES, again
 from tests.site import Site
 
 SECONDS = 90.0
-OPERATIONS = ("deploy", "rollback", "stop", "broken")  # on one host
-
-# Does nothing, and tells each signal that it gets. It has the name of the service's own process.
-BYSTANDER = """
-import signal, sys, time
-for number in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}:
-    signal.signal(number, lambda got, _: print(signal.Signals(got).name, flush=True))
-print("ready", flush=True)
-while True:
-    time.sleep(60)
-"""
-
-
-@dataclass(frozen=True)
-class Fault:
-    """What happens at which point of a step, and how the script goes on after that."""
-
-    name: str
-    point: str
-    how: str = "go"
-    remote_only: bool = False
-
-    @property
-    def kills_controller(self) -> bool:
-        return self.name.startswith("controller killed")
-
-
-FAULTS = (
-    Fault("controller killed before", "before"),
-    Fault("controller killed during", "during", remote_only=True),
-    Fault("controller killed after", "after"),
-    Fault("connection cut before", "before", "die"),
-    Fault("connection cut after", "after"),
-    Fault("disk full", "before"),
-    Fault("command fails", "instead", "fail", remote_only=True),
-    Fault("host killed", "during", remote_only=True),
-)
-
-
-@dataclass(frozen=True)
-class Case:
-    """A fault at a step of an operation."""
-
-    operation: str
-    step: str
-    fault: Fault
-    then: str
-
-    def __str__(self) -> str:
-        return f"{self.operation}: {self.fault.name} {self.step}, then {self.then}"
 
 
 class Bench:
@@ -182,20 +132,6 @@ class Bench:
             finally:
                 process.kill()
 
-    @contextmanager
-    def bystander(self) -> Iterator[subprocess.Popen[str]]:
-        """Somebody else's process, of the same user, that looks like the service's."""
-        command = [sys.executable, "-c", BYSTANDER, "server.py", "--port", "1"]
-        with subprocess.Popen(
-            command, cwd=self.folder / "site", stdout=subprocess.PIPE, text=True
-        ) as process:
-            assert process.stdout
-            process.stdout.readline()
-            try:
-                yield process
-            finally:
-                process.kill()
-
     def attempt(self, case: Case) -> list[str]:
         """What does not hold after the fault and the recovery from it."""
         self.ready()
@@ -203,7 +139,7 @@ class Bench:
         at = self.host.breakpoint if case.step in self.remote else self.own
         self.own.clear()
         at.arm(case.fault.point, case.step)
-        with self.bystander() as bystander:
+        with bystander(self.site.folder) as other:
             with self.controller(case.operation) as process:
                 wait_until(lambda: at.reached or process.poll() is not None, f"{case} not reached")
                 if at.reached:
@@ -214,7 +150,7 @@ class Bench:
             found = self.undone(case, said) if at.reached else ["it was not reached"]
             self.host.free()
             lost = case.fault.name == "host killed"
-            found += self.settle(case.operation, case.then, lost=lost) + self.signals(bystander)
+            found += self.settle(case.operation, case.then, lost=lost) + other.suffered()
         return [*found, f"the controller said {said}"] if found else []
 
     def await_lock(self, case: Case) -> None:
@@ -236,10 +172,10 @@ class Bench:
         """Kill a deployment's controller so many seconds after its start; what does not hold after recovery."""
         self.ready()
         self.change("deploy")
-        with self.bystander() as bystander:
+        with bystander(self.site.folder) as other:
             with self.controller("deploy") as process, suppress(subprocess.TimeoutExpired):
                 process.wait(seconds)
-            return self.settle("deploy", then) + self.signals(bystander)
+            return self.settle("deploy", then) + other.suffered()
 
     def befall(self, fault: Fault, controller: subprocess.Popen[str]) -> None:
         if fault.kills_controller:
@@ -259,31 +195,3 @@ class Bench:
             expected = replace(expected, running=None)
         found = self.violations(expected)
         return found if result.ok else [f"recovery: {result}", *found]
-
-    def signals(self, bystander: subprocess.Popen[str]) -> list[str]:
-        if bystander.poll() is not None:
-            return ["somebody else's process was ended"]
-        os.kill(bystander.pid, signal.SIGCONT)
-        assert bystander.stdout
-        got = bystander.stdout.readline().strip()
-        return [] if got == "SIGCONT" else [f"somebody else's process got {got}"]
-
-
-def again(site: Site, operation: str, version: str) -> tuple[uw.Result, Expected]:
-    """The same again; after a rollback or a broken release, the newest good one once more."""
-    if operation == "stop":
-        return uw.graceful_stop(site.name), Expected((version,), running=False)
-    site.release(version)
-    deploy = uw.deploy_to_all_hosts if operation == "rollout" else uw.deploy_with_rollback
-    return deploy(site.name), Expected((version,))
-
-
-def recover(site: Site, operation: str, version: str) -> tuple[uw.Result, Expected]:
-    """What was begun is finished or undone."""
-    result = uw.recover(site.name)
-    number = int(version)
-    versions = (version,) if operation in ("stop", "broken") else (version, str(number - 1))
-    return result, Expected(versions, running=None if operation == "stop" else True)
-
-
-RECOVERIES = {"again": again, "recover": recover}

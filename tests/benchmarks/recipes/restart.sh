@@ -1,4 +1,5 @@
 # Run on a host by every recipe, after `set -- BASE VERSION PORT`: switch, restart, and wait for the new version.
+# shellcheck shell=sh
 set -e
 ln -sfn "$1/releases/$2" "$1/current"
 [ ! -e "$1/pid" ] || kill "$(cat "$1/pid")" || :
