@@ -29,7 +29,7 @@ TESTS = Path(__file__).parent
 HERE = "test_options.py"
 LAB = "lab/test_deploy.py"
 ROLLOUT = "prolog/rollout.plt"
-LAB_RECOVERY = "tests/lab/test_recovery.py"
+LAB_RECOVERY = "lab/test_recovery.py"
 BALANCING = "test_balancing.py"
 
 # Option, by its group of the table -> where its effect is shown.

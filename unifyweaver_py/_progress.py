@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn
 
 from unifyweaver_py._results import Begin, Event, short
+from unifyweaver_py._terms import Term
 
 
 @contextmanager
@@ -31,8 +32,24 @@ class _Lines:
         self._tasks: dict[str, TaskID] = {}
         self._lock = threading.Lock()
 
+    def _of_fleet(self, event: Event | Begin) -> bool:
+        """Whether it is of no single host; batches are told, the lock of the gate is not."""
+        match event:
+            case Begin(steps=steps):
+                return all(step.endswith("_fleet") for step in steps)
+            case Event(host="*", step=step, notes=notes):
+                hosts = [note.args[-1] for note in notes if isinstance(note, Term)]
+                named = ", ".join(
+                    str(host) for group in hosts if isinstance(group, list) for host in group
+                )
+                self._bars.console.print(f"{step}  {escape(named)}")
+                return True
+        return event.step.endswith("_fleet") and event.ok
+
     def show(self, event: Event | Begin) -> None:
         with self._lock:
+            if self._of_fleet(event):
+                return
             if event.host not in self._tasks:
                 self._tasks[event.host] = self._bars.add_task(event.host, total=1)
             task = self._tasks[event.host]

@@ -300,7 +300,7 @@ def rebuild_ledger(file: Path, service: str | None, host: str | None) -> None:
     _leave([_operate("rebuild_ledger", name, options=options) for name in services])
 
 
-@main.command()
+@main.command(epilog=EPILOG)
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("service", required=False)
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="The newest N of each (100).")
@@ -317,7 +317,7 @@ def history(*, file: Path, service: str | None, limit: int | None, unfinished: b
     show_runs(_console(), sorted(runs, key=lambda run: run.began, reverse=True))
 
 
-@main.command()
+@main.command(epilog=EPILOG)
 @click.argument("run")
 def events(run: str) -> None:
     """Show each step of a RUN that history tells, and what it was about to do when it ended."""

@@ -2,19 +2,25 @@
 #
 # run/intent, of fixed length, is replaced in place: TOKEN WAS BACKUP RAN GOAL WANTED. It is written before an operation's
 # first change of what runs: WAS was active, BACKUP the rollback point, and RAN ran; GOAL is to be active, and to be
-# `running` or `stopped`. Releases, or none. It is cleared at the operation's end, and when it is wholly undone.
+# `running` or `stopped`, or `back` once undoing has begun. Releases, or none. It is cleared at the operation's end, and when
+# it is wholly undone.
 # shellcheck shell=sh
 # shellcheck disable=SC2034,SC2154  # target.sh assigns some, and reads some
 
 intended() { # sets intent_of, was, was_backup, ran, goal, wanted; fails where nothing is under way
     wanted=''
     { read -r intent_of was was_backup ran goal wanted <"$dir/run/intent"; } 2>/dev/null
-    case $wanted in running | stopped) ;; *) return 1 ;; esac
+    case $wanted in running | stopped | back) ;; *) return 1 ;; esac
 }
 
 # On a full disk something can still be stopped.
 intend() { # WAS BACKUP RAN GOAL running|stopped
     note_intent "$token" "$@" || [ "$5" = stopped ] || because no_space
+}
+
+# What is undone is not finished by who finds it.
+turn_back() {
+    ! intended || note_intent "$intent_of" "$was" "$was_backup" "$ran" "$goal" back || because no_space
 }
 
 note_intent() { # the record, or nothing
@@ -38,7 +44,9 @@ as_before() { [ "$current $backup $runs" = "$was $was_backup $ran" ]; }
 
 # A release that was confirmed is the last of the history.
 as_intended() {
-    if [ "$wanted" = stopped ]; then
+    if [ "$wanted" = back ]; then
+        as_before
+    elif [ "$wanted" = stopped ]; then
         [ "$runs" = none ]
     elif [ "$goal" = "$was" ]; then
         [ "$runs" = "$goal" ]

@@ -266,6 +266,12 @@ becomes(settle, State0, State, []) :-
     ->  State = State0
     ;   without(intent, State0, State)
     ).
+becomes(turn_back, State0, State, []) :-
+    (   memberchk(intent(Token, Was, Backup, Ran, Goal, _), State0)
+    ->  without(intent, State0, Others),
+        State = [intent(Token, Was, Backup, Ran, Goal, back)|Others]
+    ;   State = State0
+    ).
 becomes(arm(_, _), State, State, []).
 becomes(disarm(_), State, State, []).
 becomes(unlock, State0, State, []) :- subtract(State0, [leased], State).

@@ -71,6 +71,7 @@ simple(balance(_, Server, ready(Seconds)), 'have the load balancer give requests
 simple(record(_), 'note in the ledger what was seen', []).
 simple(discard(Id), 'remove release ~w', [Id]).
 simple(lock(_, _, _), 'take the lock', []).
+simple(turn_back, 'note that it is undone', []).
 simple(unlock, 'give the lock back', []).
 simple(intend(_, _, _, _, _), 'write down what was there, and what is to be', []).
 simple(arm(Seconds, _), 'have the host go back by itself, unless it is told otherwise within ~w s', [Seconds]).

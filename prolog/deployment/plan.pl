@@ -31,7 +31,7 @@ release that another can be built on: Touched is what was changed there since, i
 `unfinished(Id)` current, backup and running are those of before the operation that left Id active; `found(Id, Backup)` are then
 those that are there, and `ran(none)` says that nothing ran before.  `intent(Token, Was, Backup, Ran, Goal, Wanted)` is what an operation wrote before it
 began and did not clear: what was active, the rollback point and what ran before it (releases, or `none`), and the release
-that is to be active, and `running` or `stopped`.
+that is to be active, and `running` or `stopped`, or `back` once that is undone.
 */
 
 :- autoload(library(apply), [maplist/2, foldl/4, maplist/3]).

@@ -86,7 +86,7 @@ hash_or_none(Id, Hash) :- hash_of_id(Id, Hash).
 
 %!  recovery_plan(+Way, +Intent, +Facts, -Plan) is semidet.
 %
-%   Way is `finish` or `undo`.  Only what runs can be finished, or what was to be stopped.
+%   Way is `finish` or `undo`.  Only what runs can be finished, or what was to be stopped; not what was being undone.
 
 recovery_plan(Way, Intent, Facts, Plan) :-
     phrase(recovery(Way, Intent, Facts), Plan).
@@ -103,7 +103,8 @@ recovery(finish, intent(Was, _, _, Goal, running), Facts) -->
     ->  []
     ;   step(commit, Facts, commit(Goal)),
         pruned(Facts),
-        recorded(Goal, Was, Facts)
+        { observed(backup(Back), Facts) -> true ; Back = none },
+        recorded(Goal, Back, Facts)
     ),
     step(settle, Facts, settle),
     brought_back(Facts).
@@ -113,7 +114,7 @@ recovery(undo, intent(Was, Backup, Ran, _, _), Facts) -->
     linked(backup, Backup, Facts),
     started(Ran, Facts),
     committed(Was, Facts),
-    recorded(Was, none, Facts),
+    recorded(Was, Backup, Facts),
     step(settle, Facts, settle),
     ( { Ran == none } -> [] ; brought_back(Facts) ).
 
@@ -155,14 +156,10 @@ pruned(Facts) -->
       resolve(Service, Host, [], keep_releases, Keep) },
     step(prune, Facts, try(prune(Keep))).
 
-recorded(none, _, _) --> !, [].
-recorded(Id, Before, Facts) -->
-    { hash_of_id(Id, Hash),
-      (   Before \== none, hash_of_id(Before, Old), Old \== Hash
-      ->  More = [rollback_hash-Old]
-      ;   More = []
-      ) },
-    step(record, Facts, try(record([deployed_hash-Hash, deployed_id-Id|More]))).
+recorded(Id, Back, Facts) -->
+    { hash_or_none(Id, Hash),
+      hash_or_none(Back, Old) },
+    step(record, Facts, try(record([deployed_hash-Hash, deployed_id-Id, rollback_hash-Old]))).
 
 step(Id, facts(_, Host, _, _, _), Action) -->
     [step(Id, Host, Action, [])].

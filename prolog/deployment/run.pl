@@ -63,6 +63,13 @@ ask(Effect, Answer) :-
 %   unknown, undoing ends: what comes next builds on it.
 
 undo_steps(Reversed, Steps) :-
+    undoing_steps(Reversed, Steps0),
+    (   member(done(step(intend, Host, _, _), _, _, _), Reversed)
+    ->  Steps = [step(turn_back, Host, try(turn_back), again)|Steps0]
+    ;   Steps = Steps0
+    ).
+
+undoing_steps(Reversed, Steps) :-
     findall(step(Id, Host, try(Action), Again),
             ( member(done(step(Of, Host, _, Undo), Result, _, _), Reversed),
               nth_action(Undo, N, Action0),

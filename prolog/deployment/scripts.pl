@@ -50,6 +50,7 @@ remote_words(prune(Keep),       [prune, Keep],           60).
 remote_words(log_tail,          [log_tail],              15).
 remote_words(intend(W, B, R, G, Wanted), [intend, W, B, R, G, Wanted], 15).
 remote_words(settle,            [settle],                15).
+remote_words(turn_back,         [turn_back],             15).
 remote_words(arm(T, D),         [arm, Whole, Start],     15) :- Whole is ceiling(T), Start is ceiling(D).
 remote_words(disarm(T),         [disarm, Whole],         S) :- Whole is ceiling(T), S is T + 5.
 remote_words(lock(T, Id, Back), [lock, T, Id, Back],     15).
@@ -82,7 +83,7 @@ seconds_for(Action, Seconds) :-
 %   `leased(Token, Controller)` where the operation has a lease, or takes it.
 
 script_text(context(Service, Host, _, Dir, Port, Token), Steps, Text) :-
-    target_functions(Prelude),
+    prelude(_, Prelude),
     phrase(( target_settings(context(Service, Host, none, Dir, Port, Token)), watching(Steps), step_lines(Steps) ), Codes),
     string_codes(Body, Codes),
     string_concat(Prelude, Body, Text).
@@ -201,9 +202,9 @@ quoted([Code|Codes]) --> [Code], quoted(Codes).
 %   The functions of target.sh, systemd.sh, intent.sh and watchdog.sh, without comments and empty lines.
 
 target_functions(Text) :-
-    prelude(Text).
+    prelude(Text, _).
 
-:- dynamic prelude/1.
+:- dynamic prelude/2.       % Text, and without what only people need
 
 load_prelude :-
     prolog_load_context(directory, Here),
@@ -214,8 +215,12 @@ load_prelude :-
             Texts),
     atomic_list_concat(Texts, All),
     without_comments(All, Code),
-    retractall(prelude(_)),
-    assertz(prelude(Code)).
+    split_string(Code, "\n", " ", Lines),
+    atomic_list_concat(Lines, '\n', Atom),
+    atom_string(Atom, Bare),
+    retractall(prelude(_, _)),
+    assertz(prelude(Code, Bare)).
+
 
 %!  without_comments(+Text:string, -Code:string) is det.
 %
