@@ -98,10 +98,13 @@ def test_history_events_and_rebuild_ledger(project: Project) -> None:
     assert run("rollback", project.file, "--host", first.name).exit_code == 1
     listed = run("history", project.file)
     assert listed.exit_code == 0
-    assert re.search(r"rollback_service +web .* error\(no_rollback_available\)", listed.stdout)
-    [identity] = re.findall(
-        r"^(\S+) .* deploy_with_rollback +web .* deployed *$", listed.stdout, re.MULTILINE
+    assert re.search(
+        r"  rollback_service web\n .*: there is no release to go back to\n", listed.stdout
     )
+    [identity] = re.findall(
+        r"^(\S+)  deploy_with_rollback web .*\n .*: deployed\n", listed.stdout, re.MULTILINE
+    )
+    assert max(map(len, listed.stdout.splitlines())) <= 100
     assert "deploy_with_rollback" not in run("history", project.file, "web", "--limit", 1).stdout
     assert lines_with(run("history", project.file, "--unfinished").stdout, "web") == 0
     told = run("events", identity)
@@ -363,6 +366,8 @@ def test_without_a_terminal_nothing_is_drawn(project: Project) -> None:
         ("service_status", "stopped", "failed"),
         ("service_status", "running", "done"),
         ("service_status", "mixed([result(a, running), result(b, unreachable(timeout))])", "failed"),
+        ("fleet_status", "[host_status(a, h, running, healthy, 1, none)]", "done"),
+        ("fleet_status", "[host_status(a, h, running, healthy, 1, drift(g, h))]", "failed"),
         ("drain_connections", "timeout", "failed"),
     ],
 )  # fmt: skip

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from unifyweaver_py._results import Event, event_of, text
+from unifyweaver_py._results import Event, clock, event_of, text
 from unifyweaver_py._tables import Table
 from unifyweaver_py._terms import Term, Value
 
@@ -88,7 +87,7 @@ def row(run: Run) -> tuple[str, ...]:
     """Return the run's cells for `COLUMNS`."""
     return (
         run.id,
-        time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.began)),
+        clock(run.began),
         "" if run.seconds is None else f"{run.seconds:.2f}",
         run.operation,
         run.service,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import cast
 
@@ -11,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from unifyweaver_py._api import once
-from unifyweaver_py._history import COLUMNS, Intent, Run, row
+from unifyweaver_py._history import Intent, Run
 from unifyweaver_py._results import Event, FleetStatus, Result, clock, short, shortened, text
 from unifyweaver_py._terms import Term, Value
 
@@ -49,12 +50,25 @@ def show_result(console: Console, operation: str, service: str, result: Result) 
 
 
 def show_runs(console: Console, runs: Iterable[Run]) -> None:
-    """Print a line a run."""
-    table = _table(*COLUMNS)
-    table.columns[0].no_wrap = True
+    """Print two lines a run: its id, what was done, when and by whom; what came of it."""
     for run in runs:
-        table.add_row(*(escape(shortened(cell)) for cell in row(run)))
-    console.print(table)
+        seconds = "" if run.seconds is None else f", {run.seconds:.1f} s"
+        what = " ".join((run.operation, run.service, *(one[:8] + "…" for one in run.releases)))
+        _say(console, f"{run.id}  {what}")
+        _say(console, f"    {clock(run.began)}{seconds}, by {run.by}: {_became(run)}")
+
+
+def _became(run: Run) -> str:
+    """The result in words; where hosts differ, each with how many they are."""
+    match run.result:
+        case None:
+            return "unfinished"
+        case list(results) | Term("mixed", (list(results),)):
+            words = Counter(_in_words(one.args[1]) for one in results)
+            if len(words) > 1:
+                return "; ".join(f"{count} {one}" for one, count in words.items())
+            return next(iter(words), "nothing")
+    return _in_words(run.result)
 
 
 def show_entries(console: Console, entries: Iterable[Event | Intent]) -> None:

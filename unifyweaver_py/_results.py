@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from html import escape
 from typing import Any, cast
 
@@ -157,7 +157,7 @@ def clock(seconds: float | None) -> str:
     """Return a time in seconds since the epoch for people to read, or ``-``."""
     if seconds is None:
         return "-"
-    return datetime.fromtimestamp(seconds).astimezone().isoformat(sep=" ", timespec="seconds")
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
 Listener = Callable[[Any], None]

@@ -36,9 +36,9 @@ Exit status:
   1  failed; what was active before is active again, or was never touched
   2  error of use: the arguments, the file, or what it declares
   3  failed, and NOT restored: look at the hosts
-  4  refused: it would not have been safe, or another is at work there; nothing was begun
+  4  refused, nothing begun: not safe, or another is at work there
   5  done, but a hook failed afterwards
-  129, 130, 143  ended by HUP, Ctrl-C or TERM, and undone; a second one leaves at once, with 3
+  129, 130, 143  ended by HUP, Ctrl-C or TERM, and undone; a second: left, with 3
 Of several services and hosts, the worst counts: 3, then 4, 1, 5, 0."""
 
 
@@ -109,14 +109,17 @@ def _ended_by_signals() -> Iterator[list[int]]:
 def main() -> None:
     """Deploy services by rules.
 
-    FILE declares services in Prolog; it is read as data and never run. Without SERVICE, deploy, recover, status, plan
-    and check mean all of its services; rollback and stop need to be told which when it declares several.
+    FILE declares services in Prolog; it is read as data and never run. Without SERVICE, all of its services are meant;
+    rollback, resume and stop need to be told which when it declares several.
     """
 
 
 @main.command()
 def demo() -> None:
-    """Deploy to three SSH hosts inside this process, break a release, and see it rolled back."""
+    """Deploy to three SSH hosts in this process.
+
+    Break a release, and see it rolled back.
+    """
     from unifyweaver_py.demo import tour
 
     sys.exit(tour.main())
@@ -136,7 +139,7 @@ def _command(function: Command) -> Command:
 _dry_run = click.option("--dry-run", is_flag=True, help="Look at the hosts, and change nothing.")
 
 _lock_wait = click.option(
-    "--lock-wait", type=float, metavar="SECONDS", help="For another operation there to end (0)."
+    "--lock-wait", type=float, metavar="SECONDS", help="Wait so long for a taken lock (0)."
 )
 
 
@@ -153,9 +156,10 @@ def deploy(
     lock_wait: float | None,
     dry_run: bool,
 ) -> None:
-    """Deploy, check health, and roll back what fails; in batches where the file declares a rollout.
+    """Deploy, check health, roll back what fails.
 
-    Services without one named are deployed in the file's order; the first that fails ends it.
+    In batches where the file declares a rollout, unless --host is given. Services without one named
+    are deployed in the file's order; the first that fails ends it.
     """
     options = _options(
         host=host,
@@ -198,13 +202,21 @@ def rollback(
 def recover(
     *, file: Path, service: str | None, host: str | None, lock_wait: float | None, dry_run: bool
 ) -> None:
-    """Finish or undo what was left half done, such as by a controller that was killed."""
+    """Finish or undo what was left half done.
+
+    Such as by a controller that was killed.
+    """
     options = _options(host=host, lock_wait=lock_wait, backend="dry" if dry_run else None)
     _leave([_operate("recover", name, options=options) for name in _services(file, service)])
 
 
 @_command
-@click.option("--drain-timeout", type=float, metavar="SECONDS", help="For connections to end (30).")
+@click.option(
+    "--drain-timeout",
+    type=float,
+    metavar="SECONDS",
+    help="Wait so long for connections to end (30).",
+)
 @click.option("--force-after", type=float, metavar="SECONDS", help="Then KILL follows TERM (60).")
 @_lock_wait
 @_dry_run
@@ -231,7 +243,10 @@ def stop(
 
 @_command
 def check(file: Path, service: str | None, host: str | None) -> None:
-    """Ask whether the service is healthy; exits with 0 when every host is."""
+    """Ask whether the service is healthy.
+
+    Exits with 0 when every host is.
+    """
     options = _options(host=host)
     _leave(
         [_operate("run_health_check", name, options=options) for name in _services(file, service)]
@@ -240,7 +255,10 @@ def check(file: Path, service: str | None, host: str | None) -> None:
 
 @_command
 def status(file: Path, service: str | None, host: str | None) -> None:
-    """Show what runs where; exits with 0 when everything runs and is healthy."""
+    """Show what runs where.
+
+    Exits with 0 when everything runs and is healthy.
+    """
     from unifyweaver_py._reports import kind_of, show_status
 
     console = _console()
@@ -257,16 +275,19 @@ def status(file: Path, service: str | None, host: str | None) -> None:
 @click.argument("service", required=False)
 @_lock_wait
 def resume(*, file: Path, service: str | None, lock_wait: float | None) -> None:
-    """Go on with the last rollout, on the hosts that it did not come to or could not begin with."""
+    """Go on with the last rollout.
+
+    On the hosts that it did not come to or could not begin with; of the same release.
+    """
     options = _options(lock_wait=lock_wait)
     _leave([_operate("resume_rollout", _one_service(file, service), options=options)])
 
 
 @_command
 def fleet(file: Path, service: str | None, host: str | None) -> None:
-    """Show every host: its release, process, health, and whether it is what was last deployed there.
+    """Show release, process and health of every host.
 
-    Exits with 0 when all is well.
+    And whether the release is what was last deployed there. Exits with 0 when all is well.
     """
     from unifyweaver_py._reports import kind_of, show_fleet
     from unifyweaver_py._results import FleetStatus
@@ -282,7 +303,10 @@ def fleet(file: Path, service: str | None, host: str | None) -> None:
 @_command
 @click.option("--force", is_flag=True, help="As if something had changed.")
 def plan(file: Path, service: str | None, host: str | None, force: bool) -> None:
-    """Show the steps that deploy would take on each host, from what is there now."""
+    """Show the steps that deploy would take.
+
+    On each host, from what is there now; batches of a rollout are not shown.
+    """
     from unifyweaver_py import deployment_plan
     from unifyweaver_py._reports import show_plan
 
@@ -294,7 +318,10 @@ def plan(file: Path, service: str | None, host: str | None, force: bool) -> None
 
 @_command
 def rebuild_ledger(file: Path, service: str | None, host: str | None) -> None:
-    """Ask the hosts what is active there and record it, for a ledger that was lost."""
+    """Record what is active on the hosts.
+
+    For a ledger that was lost.
+    """
     options = _options(host=host)
     services = _services(file, service)
     _leave([_operate("rebuild_ledger", name, options=options) for name in services])
@@ -306,7 +333,10 @@ def rebuild_ledger(file: Path, service: str | None, host: str | None) -> None:
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="The newest N of each (100).")
 @click.option("--unfinished", is_flag=True, help="Only those whose end is not recorded.")
 def history(*, file: Path, service: str | None, limit: int | None, unfinished: bool) -> None:
-    """Show what was done, by whom, and what came of it; the newest first."""
+    """Show what was done, the newest first.
+
+    By whom, and what came of it.
+    """
     import unifyweaver_py
     from unifyweaver_py._reports import show_runs
 
@@ -320,7 +350,10 @@ def history(*, file: Path, service: str | None, limit: int | None, unfinished: b
 @main.command(epilog=EPILOG)
 @click.argument("run")
 def events(run: str) -> None:
-    """Show each step of a RUN that history tells, and what it was about to do when it ended."""
+    """Show each step of a RUN.
+
+    One that history tells; and, if it was cut off, the steps it was about to do.
+    """
     from unifyweaver_py import run_events
     from unifyweaver_py._reports import show_entries
 
@@ -369,6 +402,8 @@ def _operate(operation: str, service: str, *, options: dict[str, object]) -> str
     _tell_unfinished(service)
     result = _perform(operation, service, options=options)
     show_result(_console(), operation, service, result)
+    if options.get("backend") == "dry":
+        click.echo("Dry run: nothing was changed.", err=True)
     return kind_of(operation, result.term)
 
 

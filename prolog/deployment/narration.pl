@@ -245,7 +245,7 @@ counsel(port_in_use(_), 'stop what listens there, or declare another port').
 counsel(no_rollback_available, 'deploy a good release, or name one that is kept with --to').
 counsel(release_changed(_, _), 'deploy, which begins a rollout of the new release on all hosts').
 counsel(known_bad_release(_), 'change what was wrong; or, if it was not in the release, deploy it with --force').
-counsel(locked(_, _, _), 'wait until it is done, with --lock-wait, or look at the host').
+counsel(locked(_, _, _), 'wait until it is done, with --lock-wait; what was locked by hand, unlock_service gives back').
 counsel(not_deployed, 'deploy it first').
 counsel(exited(127), 'install on the host what the service is started with, or correct target or start_command').
 counsel(exited(_), Text) :- log(Text).

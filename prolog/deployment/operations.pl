@@ -188,7 +188,7 @@ each_result(mixed(Results0), Results) :- !, each_result(Results0, Results).
 each_result(Results0, Results) :-
     is_list(Results0),
     !,
-    findall(Result, member(result(_, Result), Results0), Results).
+    findall(Result, ( member(Each, Results0), ( Each = result(_, Result) -> true ; Result = Each ) ), Results).
 each_result(Result, [Result]).
 
 host_kind(service_status, running, Kind) :- !, Kind = done.
