@@ -103,7 +103,8 @@ recovery(finish, intent(Was, _, _, Goal, running), Facts) -->
     ->  []
     ;   step(commit, Facts, commit(Goal)),
         pruned(Facts),
-        recorded(Goal, Was, Facts)
+        { observed(backup(Back), Facts) -> true ; Back = none },
+        recorded(Goal, Back, Facts)
     ),
     step(settle, Facts, settle),
     brought_back(Facts).
@@ -113,7 +114,7 @@ recovery(undo, intent(Was, Backup, Ran, _, _), Facts) -->
     linked(backup, Backup, Facts),
     started(Ran, Facts),
     committed(Was, Facts),
-    recorded(Was, none, Facts),
+    recorded(Was, Backup, Facts),
     step(settle, Facts, settle),
     ( { Ran == none } -> [] ; brought_back(Facts) ).
 
@@ -156,12 +157,9 @@ pruned(Facts) -->
     step(prune, Facts, try(prune(Keep))).
 
 recorded(none, _, _) --> !, [].
-recorded(Id, Before, Facts) -->
+recorded(Id, Back, Facts) -->
     { hash_of_id(Id, Hash),
-      (   Before \== none, hash_of_id(Before, Old), Old \== Hash
-      ->  More = [rollback_hash-Old]
-      ;   More = []
-      ) },
+      findall(rollback_hash-Old, ( Back \== none, hash_of_id(Back, Old) ), More) },
     step(record, Facts, try(record([deployed_hash-Hash, deployed_id-Id|More]))).
 
 step(Id, facts(_, Host, _, _, _), Action) -->
