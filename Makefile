@@ -4,6 +4,8 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 STAMPS := $(VENV)/.installed
 NEED := sh .ci/need
+# Tests mostly wait for hosts: two processes take half the time of one.
+WORKERS := -n auto --maxprocesses 4 --dist worksteal
 
 .PHONY: demo test soak lint benchmark benchmark-peers clean
 
@@ -11,10 +13,10 @@ demo: $(STAMPS)-demo
 	@$(VENV)/bin/unifyweaver demo
 
 test: $(STAMPS)-test
-	@$(PYTHON) -m pytest -m "not soak" $(PYTEST)
+	@$(PYTHON) -m pytest -m "not soak" $(WORKERS) $(PYTEST)
 
 soak: $(STAMPS)-test
-	@$(PYTHON) -m pytest -m soak $(PYTEST)
+	@$(PYTHON) -m pytest -m soak $(WORKERS) $(PYTEST)
 
 lint: $(STAMPS)-test
 	@$(PYTHON) -m ruff format --check .

@@ -17,7 +17,7 @@ import pytest
 import unifyweaver_py as uw
 from tests import controller
 from tests.site import Site
-from unifyweaver_py import Term, effects
+from unifyweaver_py import Term, cli, effects
 from unifyweaver_py._history import Runs
 from unifyweaver_py.effects import LiveEffects
 from unifyweaver_py.testing import RecordingEffects, using
@@ -200,7 +200,7 @@ def killed_in_its_hook(site: Site, tmp_path: Path, port: int) -> Path:
 
 
 def test_run_whose_controller_was_killed_is_unfinished(
-    site: Site, tmp_path: Path, free_port: int
+    site: Site, tmp_path: Path, free_port: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     killed_in_its_hook(site, tmp_path, free_port)
     [run] = uw.unfinished_runs("web")
@@ -214,8 +214,12 @@ def test_run_whose_controller_was_killed_is_unfinished(
     assert {"switch", "start", "health"} <= {event.step for event in events}
     assert all(event.outcome == "ok" for event in events)
     assert "unfinished" in str(run)
+    cli._tell_unfinished("web")
+    assert f"Unfinished: deploy_with_rollback by {run.by}, run {run.id}." in capsys.readouterr().err
     assert str(site.deploy()) in ("unchanged", "deployed")
     assert uw.unfinished_runs("web") == [run]
+    cli._tell_unfinished("web")
+    assert capsys.readouterr().err == ""
 
 
 def test_controllers_of_before_the_machine_was_started_have_ended(site: Site) -> None:

@@ -366,9 +366,27 @@ def _operate(operation: str, service: str, *, options: dict[str, object]) -> str
     """Perform an operation and show it; the answer is the kind of its result."""
     from unifyweaver_py._reports import kind_of, show_result
 
+    _tell_unfinished(service)
     result = _perform(operation, service, options=options)
     show_result(_console(), operation, service, result)
     return kind_of(operation, result.term)
+
+
+FINISHING = ("deploy_with_rollback", "deploy_to_all_hosts", "resume_rollout", "recover")
+"""The operations that begin with what an earlier one left."""
+
+
+def _tell_unfinished(service: str) -> None:
+    """Tell which runs were left without an end, since one that would have found what they left."""
+    from unifyweaver_py import history, unfinished_runs
+
+    left = {run.id for run in unfinished_runs(service)}
+    for run in history(service, limit=20) if left else ():
+        if run.ended is not None and run.operation in FINISHING:
+            break
+        if run.id in left:
+            words = f"Unfinished: {run.operation} by {run.by}, run {run.id}. What it left on the hosts is finished or"
+            click.echo(f"{words} undone first by deploy and resume, and by recover.", err=True)
 
 
 def _perform(operation: str, service: str, *arguments: str, options: dict[str, object]) -> Result:

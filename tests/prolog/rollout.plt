@@ -140,6 +140,9 @@ test(what_was_left_without_its_service_counts_as_unavailable, S == [failed, skip
 test(unchanged_hosts_stay_when_the_fleet_goes_back, S == [unchanged, rolled_back_with_fleet, failed]) :-
     fleet([a,b,c]), host(running(new), Facts),
     rolled([batches([1])], [host(a, Facts), answers(c, [500])], S).
+test(hosts_of_a_rollout_go_back_by_themselves, Armed == [arm, arm]) :-
+    fleet([a,b]), rolled([confirm_within(30)], [], [deployed, deployed], Events),
+    findall(arm, member(event(_, _, arm, ok, _, _), Events), Armed).
 test(healthy_for_a_time_in_a_row, S-T == [deployed]-true) :-
     fleet([a]), rolled([min_healthy_time(10)], [answers(a, [200])], S, Events),
     memberchk(event(_, a, health, ok, Seconds, Notes), Events),
