@@ -44,3 +44,12 @@ def own_ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     effects.set_ledger(path)
     yield path
     effects.set_ledger(None)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests recorded as the property `told`, whichever process ran them."""
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            for name, value in report.user_properties:
+                if name == "told" and report.when == "call":
+                    terminalreporter.write_line(f"{report.nodeid}: {value}")

@@ -37,12 +37,13 @@ def fleet(tmp_path: Path) -> Iterator[Bench]:
     uw.undeclare_service("web")
 
 
+Tell = Callable[[str, object], None]
 Survive = Callable[[Bench, Iterable[Case]], None]
 
 
 @pytest.fixture
-def survive(capsys: pytest.CaptureFixture[str]) -> Survive:
-    """Tries each, prints how many were survived, and tells what the others left."""
+def survive(record_property: Tell) -> Survive:
+    """Tries each, has printed how many were survived, and tells what the others left."""
 
     def tried(bench: Bench, cases: Iterable[Case]) -> None:
         lost = {}
@@ -53,8 +54,7 @@ def survive(capsys: pytest.CaptureFixture[str]) -> Survive:
                 lost[str(case)] = found
                 bench.host.kill()
                 bench.renew()
-        with capsys.disabled():
-            print(f"{count} faults tried, {count - len(lost)} survived")
+        record_property("told", f"{count} faults tried, {count - len(lost)} survived")
         assert count
         assert not lost, "\n".join(f"{case}: {'; '.join(found)}" for case, found in lost.items())
 
@@ -95,10 +95,10 @@ def test_every_fault_at_every_step_of_a_rollout(fleet: Bench, survive: Survive, 
 
 
 @pytest.mark.soak
-def test_controllers_killed_at_random_times(bench: Bench) -> None:
+def test_controllers_killed_at_random_times(bench: Bench, record_property: Tell) -> None:
     """200 of them; the seed is printed, and read from UNIFYWEAVER_SEED."""
     seed = int(os.environ.get("UNIFYWEAVER_SEED", time.time()))
-    print(f"UNIFYWEAVER_SEED={seed}")
+    record_property("told", f"UNIFYWEAVER_SEED={seed}")
     random_time = random.Random(seed).uniform
     began = time.monotonic()
     bench.steps("deploy")
