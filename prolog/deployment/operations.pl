@@ -28,7 +28,7 @@ An operation is a term named like its predicate, without the result and with its
 :- use_module(options, [check_options/3, lookup/3, default_option/3]).
 :- use_module(rebuilding, [rebuilding/3]).
 :- use_module(recovering, [recovering/3]).
-:- use_module(rolling, [roll_out/5, progress_of/2, not_reached/2, went/3]).
+:- use_module(rolling, [roll_out/5, progress_of/2, not_reached/2, on_new_release/1, went/3]).
 :- use_module(rollout, [rollout_settings/2, rollout_batches/4, host_deadline/4]).
 :- use_module(run, [collect_events/2, note_event/4]).
 :- use_module(running, [stopping/4, starting/3, draining/4, hooking/3, checking/4, status/4, host_status/3]).
@@ -283,7 +283,8 @@ not_resumed(Progress, _, no_rollout_to_resume) :-
     not_reached(Progress, []),
     !.
 not_resumed(Progress, Service, release_changed(Old, New)) :-
-    member(host(Host, deployed, _), Progress),
+    member(host(Host, Status, _), Progress),
+    on_new_release(Status),
     deployed_hash(Service, Host, Old),
     !,
     release_hash(Service, New),

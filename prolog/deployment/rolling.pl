@@ -2,6 +2,7 @@
           [ roll_out/5,                 % +Rollout, :Deploy, :GoBack, +Most, -Answers
             progress_of/2,              % +Service, -Progress
             not_reached/2,              % +Progress, -Hosts
+            on_new_release/1,           % ?Status
             went/3                      % +Host, +Answer, -Way
           ]).
 
@@ -38,13 +39,15 @@ roll_out(Rollout, Deploy, GoBack, Most, Answers) :-
     Rollout = rollout(Service, Hosts, Settings, Batches, Progress),
     uuid(Id),
     findall(Host-answer(Status, [], Way),
-            ( member(host(Host, Status, Way), Progress), on_new_release(Status) ),
-            Reached),
-    list_to_assoc(Reached, Before),
-    setup_call_cleanup(true,
+            ( member(host(Host, Status, Way), Progress), memberchk(Host, Hosts), \+ open_status(Status) ),
+            Over),
+    list_to_assoc(Over, Before),
+    setup_call_cleanup(failed_before(Id, Settings, Before),
                        in_batches(Batches, 1, rolling(Id, Rollout, Deploy, Most), Before, Done0),
                        retractall(failed_host(Id, _))),
-    (   must_go_back(Settings, Done0)
+    (   refused(Done0)
+    ->  Done = Done0
+    ;   must_go_back(Settings, Done0)
     ->  all_back(Done0, Settings, Hosts, GoBack, Most, Done),
         keep_progress(Service, [], Done)
     ;   Done = Done0,
@@ -52,19 +55,41 @@ roll_out(Rollout, Deploy, GoBack, Most, Answers) :-
     ),
     maplist(answer_in(Done), Hosts, Answers).
 
+%   What had failed before is to take the whole fleet back, unless it was to stop there: then who goes on with it knows.
+
+failed_before(Id, settings(Options), Before) :-
+    (   lookup(on_failure, [Options], rollback_all)
+    ->  forall(( gen_assoc(Host, Before, answer(Result, _, _)), is_failure(Result) ),
+               assertz(failed_host(Id, Host)))
+    ;   true
+    ).
+
 answer_in(Done, Host, Answer) :- get_assoc(Host, Done, Answer).
 
 %   in_batches(+Batches, +N, +Rolling, +Done0, -Done): Done is an assoc of hosts and their answers.
 
 in_batches([], _, _, Done, Done).
 in_batches([Batch|Batches], N, Rolling, Done0, Done) :-
-    Rolling = rolling(_, rollout(Service, Hosts, _, _, _), _, _),
-    keep_progress(Service, Hosts, Done0),
+    Rolling = rolling(_, rollout(Service, Hosts, _, _, Progress), _, _),
+    (   N =:= 1, Progress == [], progress_of(Service, [_|_])
+    ->  true
+    ;   refused(Done0)
+    ->  true
+    ;   keep_progress(Service, Hosts, Done0)
+    ),
     pause(N, Rolling),
     batch_answers(Batch, N, Rolling, Done0, Answers),
     foldl(put_answer, Batch, Answers, Done0, Done1),
     M is N + 1,
     in_batches(Batches, M, Rolling, Done1, Done).
+
+%   Somebody else is at work, and nothing was begun: how far the rollout came is theirs to tell.
+
+refused(Done) :-
+    once(gen_assoc(_, Done, answer(error(locked(_, _, _)), _, _))),
+    \+ ( gen_assoc(_, Done, answer(Result, [_|_], _)), begun(Result) ).
+
+begun(Result) :- Result \= error(_), Result \== unchanged.
 
 put_answer(Host, Answer, Done0, Done) :- put_assoc(Host, Done0, Answer, Done).
 
@@ -120,6 +145,8 @@ width(settings(Options), Hosts, Done, Most, Width) :-
 
 left_without(rolled_back_after_failure(error(rollback_failed(_)))).
 left_without(error(deployment_failed(not_restored(_, _)))).
+
+%!  on_new_release(?Status) is nondet.
 
 on_new_release(deployed).
 on_new_release(deployed_with_warnings(_)).

@@ -126,6 +126,48 @@ def test_rollout_of_a_killed_controller_is_gone_on_with_and_taken_back_whole(
     assert [len(servers(host)) for host in fleet] == [1] * 3
 
 
+def test_resuming_after_a_failure_goes_on_and_tells_what_had_failed(
+    fleet: list[Host], site: Site
+) -> None:
+    uw.declare_rollout("web", batches=[1], on_failure="stop")
+    site.release("2")
+    fails_on(fleet[1], *fleet)
+    failed = outcomes(uw.deploy_to_all_hosts("web"))[1]
+    assert failed.startswith("rolled_back_after_failure(")
+    assert outcomes(uw.resume_rollout("web")) == ["deployed", failed, "deployed"]
+    assert [answer(host) for host in fleet] == ["2", "1", "2"]
+
+
+def test_release_that_changed_is_noticed_behind_warnings_too(fleet: list[Host], site: Site) -> None:
+    uw.declare_rollout("web", batches=[1], on_failure="stop")
+    uw.declare_lifecycle_hook("web", "post_deploy", uw.custom("exit 1"))
+    site.release("2")
+    fails_on(fleet[1], *fleet)
+    assert outcomes(uw.deploy_to_all_hosts("web"))[0].startswith("deployed_with_warnings(")
+    site.release("3")
+    assert str(uw.resume_rollout("web")).startswith("error(release_changed(")
+
+
+def test_who_is_refused_leaves_the_others_rollout_to_be_resumed(
+    lab: Lab, fleet: list[Host], site: Site
+) -> None:
+    hosts = [host.address for host in fleet]
+    site.release("2")
+    slow_second = f"test $HOST != {hosts[1]} || {{ {SLOW}; }}"
+    rollout = {"batches": [1]}
+    with controller.begin(site, hosts, settings(lab), hook=slow_second, rollout=rollout) as process:
+        try:
+            until((fleet[1].srv / "begun").exists)
+            effects.set_ledger(site.folder.with_suffix(".sqlite3"))
+            uw.declare_rollout("web", **rollout)
+            assert outcomes(uw.deploy_to_all_hosts("web"))[0].startswith("error(locked(")
+        finally:
+            process.kill()
+            process.wait()
+    assert outcomes(uw.resume_rollout("web")) == ["deployed", "unchanged", "deployed"]
+    assert [answer(host) for host in fleet] == ["2"] * 3
+
+
 def test_of_two_deployments_one_wins_on_all_hosts(lab: Lab, fleet: list[Host], site: Site) -> None:
     hosts = [host.address for host in fleet]
     site.release("2")
