@@ -35,8 +35,9 @@ settle() {
 }
 
 found() { # sets current, backup (releases, or none) and runs (a release, none, or - where its leader has ended)
-    current=$(release_of current) backup=$(release_of .backup)
-    current=${current:-none} backup=${backup:-none} runs=none
+    release_at current && current=${named:-none}
+    release_at .backup && backup=${named:-none}
+    runs=none
     if process; then runs=$active; elif left_behind; then runs=-; fi
 }
 
@@ -51,7 +52,8 @@ as_intended() {
     elif [ "$goal" = "$was" ]; then
         [ "$runs" = "$goal" ]
     else
-        [ "$current" = "$goal" ] && [ "$(tail -n 1 "$dir/run/history" 2>/dev/null)" = "$goal" ]
+        last_of history
+        [ "$current" = "$goal" ] && [ "$last" = "$goal" ]
     fi
 }
 

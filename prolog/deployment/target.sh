@@ -156,11 +156,19 @@ members() {
             $1 == "NSpgid:" && $2 == group && state != "Z" && state != "X" { print id }'
 }
 
-# Inodes of the sockets that listen on port $1.
-listeners() {
-    cat /proc/net/tcp /proc/net/tcp6 2>/dev/null |
-        awk -v port="$(printf ':%04X' "$1")" '$4 == "0A" && substr($2, length($2) - 4) == port { print $10 }'
+# Every command costs a process: what the shell can see by itself it does not ask for.
+sockets_of() { # STATE PORT: inodes of the sockets in that state at the port
+    set -- "$@" /proc/net/tcp
+    [ ! -r /proc/net/tcp6 ] || set -- "$@" /proc/net/tcp6
+    state=$1 number=$2
+    shift 2
+    awk -v state="$state" -v number="$number" '
+        BEGIN { port = sprintf(":%04X", number) }
+        $4 == state && substr($2, length($2) - 4) == port { print $10 }' "$@"
 }
+
+# Inodes of the sockets that listen on port $1.
+listeners() { sockets_of 0A "$1"; }
 
 # owns GROUP PORT: the group listens on the port, and nobody else does.
 # Returns 1 when nobody listens yet, 2 when somebody else does.
@@ -178,16 +186,36 @@ owns() {
 
 # Established connections to port $1.
 connections() {
-    cat /proc/net/tcp /proc/net/tcp6 2>/dev/null |
-        awk -v port="$(printf ':%04X' "$1")" '$4 == "01" && substr($2, length($2) - 4) == port { n++ } END { print n + 0 }'
+    # shellcheck disable=SC2046  # numbers
+    set -- $(sockets_of 01 "$1")
+    echo $#
 }
 
 # ---- the service's directory -----------------------------------------------------------------------
 
-release_of() { # LINK: the release it names, or nothing
+release_at() { # LINK: sets named, the release it names, or nothing
+    named=''
     [ -d "$dir/$1/.unifyweaver" ] || return 0
-    target=$(readlink "$dir/$1")
-    printf '%s' "${target##*/}"
+    named=$(readlink "$dir/$1")
+    named=${named##*/}
+}
+
+release_of() {
+    release_at "$1"
+    printf '%s' "$named"
+}
+
+folders() { # PATH…: are there, for their user alone
+    for each; do [ -d "$each" ] || tool mkdir -p -m 700 -- "$each" || return 1; done
+}
+
+clear_away() { # PATH…
+    for each; do { [ ! -e "$each" ] && [ ! -L "$each" ]; } || tool rm -rf -- "$each" || return 1; done
+}
+
+last_of() { # LIST: sets last, the last line of a file of run/, or nothing
+    last=''
+    [ ! -r "$dir/run/$1" ] || while read -r each; do last=$each; done <"$dir/run/$1"
 }
 
 link() { # LINK RELEASE|none: replaced by rename, so that it names one whole release at any instant
@@ -197,7 +225,7 @@ link() { # LINK RELEASE|none: replaced by rename, so that it names one whole rel
         return
     fi
     [ -d "$dir/releases/$2/.unifyweaver" ] || because not_deployed || return 1
-    tool rm -f -- "$dir/$1.new.$$" &&
+    clear_away "$dir/$1.new.$$" &&
         tool ln -s "releases/$2" "$dir/$1.new.$$" &&
         tool mv -T -- "$dir/$1.new.$$" "$dir/$1" && return 0
     rm -f -- "$dir/$1.new.$$"
@@ -216,8 +244,8 @@ remove() { # RELEASE
 observe() {
     lock_told # what comes behind it is of whoever had it, or of nobody
     for name in current backup; do
-        case $name in current) release=$(release_of current) ;; *) release=$(release_of .backup) ;; esac
-        [ -z "$release" ] || got "$name" "$release"
+        case $name in current) release_at current ;; *) release_at .backup ;; esac
+        [ -z "$named" ] || got "$name" "$named"
     done
     for release in "$dir"/releases/*/.unifyweaver; do
         [ -d "$release" ] || continue
@@ -245,7 +273,8 @@ survey() {
 
 # Tells the manifest of the release that LINK names, where a new one can be built on that, and what was touched there.
 base_at() { # LINK
-    release=$(release_of "$1")
+    release_at "$1"
+    release=$named
     manifest=$dir/releases/$release/.unifyweaver/manifest
     [ -n "$release" ] && [ -r "$manifest" ] || return 1
     for need in find xargs comm od; do command -v "$need" >/dev/null || return 1; done
@@ -283,8 +312,7 @@ claim() { # FUNCTION about to run
     case $1 in observe | survey | log_tail | lock | keep | unlock | take_over | disarm) return 0 ;; esac
     [ -z "$claimed" ] || return 0
     claimed=yes
-    tool mkdir -p -m 700 -- "$dir/run" || return 1
-    rotate
+    folders "$dir/run" || return 1
     if [ -r "$dir/run/script" ]; then
         read -r script_pid script_born script_token <"$dir/run/script"
         if [ "$script_token" = "$token" ] && [ "$script_pid" != $$ ]; then end_script; fi
@@ -400,7 +428,7 @@ kept() {
 lock() { # LEASE|- ACTIVE BACKUP: releases or none, which have to be that still, or any
     lease=$1
     own=$dir/run/lock.$token
-    tool mkdir -p -m 700 -- "$dir/run" && tool rm -rf -- "$own" "$dir/run/over.$token" || return 1
+    folders "$dir/run" && clear_away "$own" "$dir/run/over.$token" || return 1
     mv -T -- "$dir/run/spare" "$own" 2>/dev/null || tool mkdir -m 700 -- "$own" || return 1
     { printf '%-511s\n' "$controller" 1<>"$own/who" && hold 1<>"$own/holder"; } 2>/dev/null || { rm -rf -- "$own"; because no_space || return 1; }
     if ! mv -T -- "$own" "$dir/run/lock" 2>/dev/null; then
@@ -408,15 +436,16 @@ lock() { # LEASE|- ACTIVE BACKUP: releases or none, which have to be that still,
         holder "$dir/run/lock"
         [ "$held_by" = "$token" ] || because held "$(who)" || return 1
     fi
-    tool rm -f -- "$dir"/run/watch.* || return 1
-    active=$(release_of current) backup=$(release_of .backup)
+    clear_away "$dir"/run/watch.* || return 1
+    release_at current && active=$named
+    release_at .backup && backup=$named
     [ "$2" = any ] || [ "${active:-none} ${backup:-none}" = "$2 $3" ] || because changed_meanwhile
 }
 
 unlock() {
     holder "$dir/run/lock"
     [ "$held_by" = "$token" ] || return 0
-    vacate "$token" && spare "$dir/run/over.$token" && tool rm -rf -- "$dir"/run/over.*
+    vacate "$token" && spare "$dir/run/over.$token" && clear_away "$dir"/run/over.*
 }
 
 # What was a lock is kept for the next, that on a full disk something can still be stopped or made room.
@@ -430,7 +459,7 @@ take_over() { # TOKEN ended|expired
     [ "$held_by" = "$1" ] || return 0
     [ "$2" = ended ] || expired || return 0
     end_holder
-    [ "$1" != - ] || tool rm -rf -- "$dir/run/over.-" || return 1
+    [ "$1" != - ] || clear_away "$dir/run/over.-" || return 1
     vacate "$1" && end_holder
 }
 
@@ -471,7 +500,8 @@ stage() { # RELEASE
 }
 
 empty_partial() {
-    tool mkdir -p -- "$dir/releases" "$dir/shared" && tool mkdir -p -m 700 -- "$dir/log" || return 1
+    { [ -d "$dir/releases" ] && [ -d "$dir/shared" ]; } || tool mkdir -p -- "$dir/releases" "$dir/shared" || return 1
+    folders "$dir/log" || return 1
     for old in "$dir"/releases/.partial-*; do
         [ ! -d "$old" ] || tool rm -rf -- "$old" || return 1
     done
@@ -538,7 +568,7 @@ reuse() ( # FOLDER
     link) set -- "$1" -l ;;
     *)
         set -- "$1" --preserve=mode,timestamps
-        if cp --help 2>/dev/null | grep -q -e --reflink; then set -- "$@" --reflink=auto; fi
+        if cp --reflink=auto --help >/dev/null 2>&1; then set -- "$@" --reflink=auto; fi
         ;;
     esac
     folder=$1
@@ -614,8 +644,7 @@ check() { # FOLDER LIST: every file has the SHA-256 of the list
 }
 
 sums() { # LIST: of a long one, parts are checked at the same time
-    processors=$(nproc 2>/dev/null || echo 1)
-    if [ "$processors" -gt 1 ] && [ "$(wc -l <"$1")" -gt 500 ] && command -v xargs >/dev/null; then
+    if [ "$(wc -l <"$1")" -gt 500 ] && command -v xargs >/dev/null && processors=$(nproc 2>/dev/null) && [ "$processors" -gt 1 ]; then
         grep -v '^#' "$1" | tr '\n' '\0' |
             xargs -0 -n 1000 -P "$processors" sh -c 'printf "%s\n" "$@" | sha256sum -c --quiet' sums
     else
@@ -665,7 +694,7 @@ run_command() { # SECONDS COMMAND
 
 # Its output goes to a file, so that what it leaves running does not hold the connection open.
 command_in() { # FOLDER EVENT RELEASE SECONDS COMMAND
-    tool mkdir -p -m 700 -- "$dir/run" || return 1
+    folders "$dir/run" || return 1
     output=$dir/run/output
     (
         trap - PIPE
@@ -750,7 +779,9 @@ start() { # RELEASE SECONDS
     ! left_behind || because already_running none || return 1
     read -r port <"$release/.unifyweaver/port"
     [ -z "$(listeners "$port")" ] || because port_in_use "$port" || return 1
-    tool mkdir -p -m 700 -- "$dir/run" "$dir/log" && { record 2>/dev/null || because no_space; } || return 1
+    folders "$dir/run" "$dir/log" || return 1
+    rotate
+    record 2>/dev/null || because no_space || return 1
     if [ -f "$release/.unifyweaver/unit" ]; then
         launch_unit "$1" || return 1
     else
@@ -826,9 +857,10 @@ confirm() { # RELEASE
 
 # The releases that were active and confirmed, oldest first; going back to one takes the later ones off.
 commit() { # RELEASE
-    tool rm -f -- "$dir/run/script"
+    clear_away "$dir/run/script"
     bad_list "$1" || return 1
-    if [ -r "$dir/run/history" ] && [ "$(tail -n 1 "$dir/run/history")" = "$1" ]; then return 0; fi
+    last_of history
+    [ "$last" != "$1" ] || return 0
     {
         [ ! -r "$dir/run/history" ] || while read -r release; do
             [ "$release" != "$1" ] || break
@@ -845,7 +877,7 @@ mark_bad() { # RELEASE
 }
 
 bad_list() { # RELEASE to take off, and to add if it is given again
-    [ -n "${2-}" ] || grep -qxF -- "$1" "$dir/run/bad" 2>/dev/null || return 0
+    [ -n "${2-}" ] || { [ -s "$dir/run/bad" ] && grep -qxF -- "$1" "$dir/run/bad"; } || return 0
     {
         [ ! -r "$dir/run/bad" ] || grep -vxF -- "$1" "$dir/run/bad"
         [ -z "${2-}" ] || printf '%s\n' "$2"
@@ -855,8 +887,8 @@ bad_list() { # RELEASE to take off, and to add if it is given again
 
 # Keep the newest N releases, and always the active one and the rollback point.
 prune() { # N
-    current=$(release_of current)
-    backup=$(release_of .backup)
+    release_at current && current=$named
+    release_at .backup && backup=$named
     kept=0
     # shellcheck disable=SC2012  # the names are our own: hexadecimal and dashes
     for release in $(cd "$dir/releases" && ls -1t); do
