@@ -429,9 +429,10 @@ rolled(on_host(Operation, Token, Run, Service, Options), Settings, Host, Answer)
 %   What a host has become is undone though the operation may have been cancelled.
 
 back_with_fleet(on_host(_, Token, Run, Service, Options), Answer0, Host, Answer) :-
-    Answer0 = answer(Result0, _, Left),
-    (   went(Host, Answer0, Way)
-    ->  left_options(Left, Options, Since),
+    Answer0 = answer(Result0, Events, Left),
+    (   went(Host, Answer0, Way0)
+    ->  ( Events == [] -> Way = resumed(Way0) ; Way = Way0 ),
+        left_options(Left, Options, Since),
         in_phase(undo, on_host(with_fleet(Way), Token, Run, Service, Since, Host, Answer))
     ;   Answer = answer(Result0, [], Left)
     ).
