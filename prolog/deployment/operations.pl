@@ -296,7 +296,7 @@ require(Needs, Service) :-
     ;   true
     ).
 
-%   Two services that are declared on one port of one host can't both run there: whoever listens on a port has to be
+%   Two services that are declared on one port of one host can't both run there, nor one twice under two names of this machine: whoever listens on a port has to be
 %   the service's own process, at whatever address.
 
 check_ports(Needs, Service, Hosts) :-
@@ -311,8 +311,16 @@ same_port(Service, Host, Other, Port) :-
     resolve(Service, Host, [], port, Port),
     same_host(Host, Name),
     service_host(Other, Name, _),
-    Other \== Service,
+    (   Other \== Service
+    ->  true
+    ;   Name \== Host,
+        ssh_port(Service, Host, Reached),
+        ssh_port(Service, Name, Reached)
+    ),
     resolve(Other, Name, [], port, Port).
+
+ssh_port(Service, Host, Port) :-
+    ( resolve(Service, Host, [], ssh_port, Port0) -> Port = Port0 ; Port = none ).
 
 %   This machine has several names.
 
