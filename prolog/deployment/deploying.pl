@@ -11,10 +11,11 @@
 :- autoload(library(lists), [append/3, last/2, member/2, memberchk/2]).
 :- use_module(gate, [leased_run/4]).
 :- use_module(intents, [settled/2]).
+:- use_module(ledger, [release_hash/2]).
 :- use_module(locks, [unless_locked/6, locked_out/5, leased_plan/4, lock_refusal/2]).
 :- use_module(options, [lookup/3]).
 :- use_module(plan, [survey_plan/4, deploy_plan/3, rollback_plan/3, vacate_plan/2, observed/2, earlier/3]).
-:- use_module(recovering, [recovered_first/3]).
+:- use_module(recovering, [recovering/3, recovered_first/3]).
 :- use_module(releases, [release/5, hash_of_id/2]).
 :- use_module(run, [run/3]).
 :- use_module(observation, [observing_balanced/3, record_seen/4]).
@@ -250,7 +251,8 @@ rollback_result(failed(Step, Reason0), Undone, _, error(rollback_failed(Reason))
 %!  withdraw(+Way, +Context, +Call, -Result) is det.
 %
 %   A deployment that succeeded is taken back, for the rest of its fleet did not follow.  Way is `kept` where the rollback point is
-%   what was before, or `new` where nothing was: then nothing stays active.  Result is `rolled_back_with_fleet` or as in rollback/3.
+%   what was before, or `new` where nothing was: then nothing stays active.  `resumed(Way)` is that of a rollout that was killed: it may have
+%   gone back already, and must not go back twice.  Result is `rolled_back_with_fleet` or as in rollback/3.
 
 withdraw(kept, Context, Call, Result) :-
     rollback(Context, Call, Result0),
@@ -261,6 +263,25 @@ withdraw(new, Context, Call, Result) :-
     ->  Result = error(rollback_failed(Reason))
     ;   unless_locked(Seen, Context, Call, vacate(Seen, Context), withdraw(new, Context), Result)
     ).
+
+withdraw(resumed(Way), Context, Call, Result) :-
+    observing_balanced(Context, Call, Seen),
+    (   Seen = facts(_, _, _, _, _),
+        \+ on_shipped_release(Seen)
+    ->  recovering(Context, Call, Recovered),
+        gone_back(Recovered, Way, Context, Call, Result)
+    ;   withdraw(Way, Context, Call, Result)
+    ).
+
+on_shipped_release(Seen) :-
+    Seen = facts(Service, _, _, _, _),
+    observed(current(Id), Seen),
+    release_hash(Service, Hash),
+    hash_of_id(Id, Hash).
+
+gone_back(error(Reason), _, _, _, error(Reason)) :- !.
+gone_back(undone(_), Way, Context, Call, Result) :- !, withdraw(Way, Context, Call, Result).
+gone_back(_, _, _, _, rolled_back_with_fleet).
 
 vacate(Facts, Context, Result) :-
     vacate_plan(Facts, Plan),

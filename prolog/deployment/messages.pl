@@ -23,6 +23,10 @@ prolog:message(error(Formal, context(_, Hint))) -->
     !,
     [ '; did you mean ~q?'-[Name] ].
 prolog:message(error(domain_error(port_of_its_own, port(Port)), context(_, Shared))) -->
+    { nonvar(Shared), Shared = shared(Service, Service, Host) },
+    !,
+    [ 'The service ~q has port ~w on ~w under another name of it too; declare that host once'-[Service, Port, Host] ].
+prolog:message(error(domain_error(port_of_its_own, port(Port)), context(_, Shared))) -->
     { nonvar(Shared), Shared = shared(Service, Other, Host) },
     !,
     [ 'The services ~q and ~q both have port ~w on ~w; give one of them another port'-

@@ -216,7 +216,7 @@ require(Needs, Service) :-
     ;   true
     ).
 
-%   Two services that are declared on one port of one host can't both run there: whoever listens on a port has to be
+%   Two services that are declared on one port of one host can't both run there, nor one twice under two names of this machine: whoever listens on a port has to be
 %   the service's own process, at whatever address.
 
 check_ports(Needs, Service, Hosts) :-
@@ -231,8 +231,16 @@ same_port(Service, Host, Other, Port) :-
     resolve(Service, Host, [], port, Port),
     same_host(Host, Name),
     service_host(Other, Name, _),
-    Other \== Service,
+    (   Other \== Service
+    ->  true
+    ;   Name \== Host,
+        ssh_port(Service, Host, Reached),
+        ssh_port(Service, Name, Reached)
+    ),
     resolve(Other, Name, [], port, Port).
+
+ssh_port(Service, Host, Port) :-
+    ( resolve(Service, Host, [], ssh_port, Port0) -> Port = Port0 ; Port = none ).
 
 %   This machine has several names.
 
@@ -349,9 +357,10 @@ rolled(on_host(Operation, Token, Run, Service, Options), Settings, Host, Answer)
 %   What a host has become is undone though the operation may have been cancelled.
 
 back_with_fleet(on_host(_, Token, Run, Service, Options), Answer0, Host, Answer) :-
-    Answer0 = answer(Result0, _, Left),
-    (   went(Host, Answer0, Way)
-    ->  left_options(Left, Options, Since),
+    Answer0 = answer(Result0, Events, Left),
+    (   went(Host, Answer0, Way0)
+    ->  ( Events == [] -> Way = resumed(Way0) ; Way = Way0 ),
+        left_options(Left, Options, Since),
         in_phase(undo, on_host(with_fleet(Way), Token, Run, Service, Since, Host, Answer))
     ;   Answer = answer(Result0, [], Left)
     ).

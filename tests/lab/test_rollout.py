@@ -168,6 +168,29 @@ def test_who_is_refused_leaves_the_others_rollout_to_be_resumed(
     assert [answer(host) for host in fleet] == ["2"] * 3
 
 
+def test_host_that_went_back_before_its_controller_was_killed_does_not_go_back_twice(
+    lab: Lab, fleet: list[Host], site: Site
+) -> None:
+    hosts = [host.address for host in fleet]
+    site.release("2")
+    assert uw.deploy_to_all_hosts("web").ok
+    site.release("3")
+    rollout = {"batches": [1]}
+    slow_last = f"test $HOST != {hosts[2]} || {{ {SLOW}; }}"
+    with controller.begin(site, hosts, settings(lab), hook=slow_last, rollout=rollout) as process:
+        until((fleet[2].srv / "begun").exists)
+        process.kill()
+        process.wait()
+    uw.rollback_service("web", host=hosts[0])  # the ledger of the killed one does not know
+    effects.set_ledger(site.folder.with_suffix(".sqlite3"))
+    uw.recover("web", host=hosts[2])
+    uw.rollback_service("web", host=hosts[2])
+    uw.declare_rollout("web", **rollout)
+    fails_on(fleet[2], *fleet)
+    assert outcomes(uw.resume_rollout("web"))[:2] == ["rolled_back_with_fleet"] * 2
+    assert [answer(host) for host in fleet] == ["2"] * 3
+
+
 def test_of_two_deployments_one_wins_on_all_hosts(lab: Lab, fleet: list[Host], site: Site) -> None:
     hosts = [host.address for host in fleet]
     site.release("2")

@@ -164,6 +164,8 @@ test(batches_are_told, N == 2) :-
 test(one_host_by_name_is_no_rollout, R == [result(b, deployed)]) :-
     fleet([a,b]), declare_rollout(api, [batches([1])]),
     perform(none, deploy_to_all_hosts(api, [host(b), backend(model([sources(new)]))]), R, _).
+test(two_names_of_this_machine_are_not_two_hosts, error(domain_error(port_of_its_own, port(_)), _)) :-
+    fleet([localhost, '127.0.0.1']), rolled([], [], _).
 test(kinds, K == [failed, failed, done]) :-
     maplist(result_kind(deploy_to_all_hosts), [rolled_back_with_fleet, skipped(cancelled), deployed], K).
 test(a_fleet_that_went_back_is_not_good, [fail]) :-
