@@ -15,6 +15,7 @@ numbering of processes, or `-` where nothing tells it; Born is when the process 
 :- autoload(library(lists), [append/3, member/2, memberchk/2, nth1/3]).
 :- autoload(library(readutil), [read_file_to_string/3]).
 :- autoload(library(socket), [gethostname/1]).
+:- autoload(library(uid), [getuid/1, user_info/2, user_data/3]).
 :- autoload(library(uri), [uri_encoded/3]).
 :- use_module(effects, [effect/2]).
 
@@ -55,7 +56,13 @@ words(Machine, Pid, Born, Purpose0, Words) :-
     atomic_list_concat([Machine, Pid, Born, Owner, Since, Purpose], ' ', Words).
 
 owner(Owner) :-
-    ( member(Name, ['LOGNAME', 'USER']), catch(getenv(Name, User), error(_, _), fail) -> true ; User = unknown ),
+    (   member(Name, ['LOGNAME', 'USER']),
+        catch(getenv(Name, User), error(_, _), fail)
+    ->  true
+    ;   catch(( getuid(Uid), user_info(Uid, Info), user_data(name, Info, User) ), error(_, _), fail)
+    ->  true
+    ;   User = unknown
+    ),
     gethostname(Host),
     atomic_list_concat([User, @, Host], Owner).
 

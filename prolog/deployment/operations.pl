@@ -19,14 +19,14 @@ An operation is a term named like its predicate, without the result and with its
 :- use_module(fleet, [on_hosts/4, answer_results/3, answer_events/2, in_time_order/2]).
 :- use_module(gate, [with_gate/3]).
 :- use_module(journal, [in_run/5]).
-:- use_module(ledger, [deployed_hash/3, release_hash/2]).
+:- use_module(ledger, [release_hash/2]).
 :- use_module(locks, [freezing/3, thawing/3, lock_state/3]).
 :- use_module(model, [modelled_left/1, gather_model/2, goes_on/3]).
 :- use_module(nearest, [nearest/3]).
 :- use_module(options, [check_options/3, lookup/3, default_option/3]).
 :- use_module(rebuilding, [rebuilding/3]).
 :- use_module(recovering, [recovering/3]).
-:- use_module(rolling, [roll_out/5, progress_of/2, not_reached/2, on_new_release/1, went/3]).
+:- use_module(rolling, [roll_out/5, progress_of/2, not_reached/2, went/3]).
 :- use_module(rollout, [rollout_settings/2, rollout_batches/4, host_deadline/4]).
 :- use_module(run, [collect_events/2, note_event/4]).
 :- use_module(running, [stopping/4, starting/3, draining/4, hooking/3, checking/4, status/4, host_status/3]).
@@ -203,10 +203,8 @@ not_resumed(Progress, _, no_rollout_to_resume) :-
     not_reached(Progress, []),
     !.
 not_resumed(Progress, Service, release_changed(Old, New)) :-
-    member(host(Host, Status, _), Progress),
-    on_new_release(Status),
-    deployed_hash(Service, Host, Old),
-    !,
+    \+ memberchk(phase(back), Progress),
+    memberchk(release(Old), Progress),
     release_hash(Service, New),
     Old \== New.
 
@@ -335,6 +333,7 @@ on_each(Operation, Hosts, Service, Options, Task, Answers) :-
     ).
 
 still_to_do(Hosts, [], Hosts) :- !.
+still_to_do(_, Progress, []) :- memberchk(phase(back), Progress), !.
 still_to_do(Hosts0, Progress, Hosts) :-
     not_reached(Progress, Open),
     findall(Host, ( member(Host, Hosts0), memberchk(Host, Open) ), Hosts).

@@ -9,18 +9,19 @@
 /** <module> Performing a rollout: batch after batch, and all the way back where it says so
 
 Rollout is `rollout(Service, Hosts, Settings, Batches, Progress)`, see rollout.pl.  How far it came is in the ledger before each
-batch, for who goes on with it: Progress is a list of `host(Host, Status, Way)`.  Status is the result there, or `waiting`; Way tells how
-it came to the new release: from another that it `kept`, from none, being `new`, or `not` at all.  An answer is as in fleet.pl.
+batch, for who goes on with it: Progress is a list of `phase(forward)` or `phase(back)`, the `release(Hash)` of the first host that got it, and
+`host(Host, Status, Way)`.  Status is the result there, or `waiting`; Way tells how it came to the new release: from another that it
+`kept`, from none, being `new`, or `not` at all.  An answer is as in fleet.pl.
 */
 
 :- autoload(library(aggregate), [aggregate_all/3]).
 :- autoload(library(apply), [maplist/3, foldl/5]).
 :- autoload(library(assoc), [list_to_assoc/2, get_assoc/3, put_assoc/4, gen_assoc/3]).
 :- autoload(library(lists), [append/3, member/2, memberchk/2]).
-:- autoload(library(pairs), [pairs_keys/2]).
 :- autoload(library(uuid), [uuid/1]).
 :- use_module(effects, [effect/2]).
 :- use_module(fleet, [on_hosts/4]).
+:- use_module(ledger, [deployed_hash/3]).
 :- use_module(options, [lookup/3]).
 :- use_module(rollout, [amount_of/3]).
 :- use_module(run, [note_event/4, ask/2]).
@@ -38,8 +39,9 @@ it came to the new release: from another that it `kept`, from none, being `new`,
 roll_out(Rollout, Deploy, GoBack, Most, Answers) :-
     Rollout = rollout(Service, Hosts, Settings, Batches, Progress),
     uuid(Id),
+    progress_of(Service, Earlier),
     findall(Host-answer(Status, [], Way),
-            ( member(host(Host, Status, Way), Progress), memberchk(Host, Hosts), \+ open_status(Status) ),
+            ( member(host(Host, Status0, Way), Progress), memberchk(Host, Hosts), over(Progress, Status0, Status) ),
             Over),
     list_to_assoc(Over, Before),
     setup_call_cleanup(failed_before(Id, Settings, Before),
@@ -47,13 +49,30 @@ roll_out(Rollout, Deploy, GoBack, Most, Answers) :-
                        retractall(failed_host(Id, _))),
     (   refused(Done0)
     ->  Done = Done0
-    ;   must_go_back(Settings, Done0)
-    ->  all_back(Done0, Settings, Hosts, GoBack, Most, Done),
-        keep_progress(Service, [], Done)
+    ;   ( memberchk(phase(back), Progress) ; must_go_back(Settings, Done0) )
+    ->  keep_progress(Service, back, Earlier, Hosts, Done0),
+        all_back(Service, Earlier, Done0, Settings, Hosts, GoBack, Most, Done),
+        still_back(Hosts, Done0, Done, Left),
+        keep_progress(Service, back, Earlier, Hosts, Left)
     ;   Done = Done0,
-        keep_progress(Service, Hosts, Done)
+        keep_progress(Service, forward, Earlier, Hosts, Done)
     ),
     maplist(answer_in(Done), Hosts, Answers).
+
+%   Of a rollout that goes back, no host is to come to its turn any more.
+
+over(Progress, waiting, skipped(max_failures)) :- memberchk(phase(back), Progress), !.
+over(Progress, Status, Status) :- ( memberchk(phase(back), Progress) -> true ; \+ open_status(Status) ).
+
+%   What could not go back has to yet: it keeps the status it had.
+
+still_back(Hosts, Done0, Done, Left) :-
+    findall(Host-Answer,
+            ( member(Host, Hosts),
+              get_assoc(Host, Done, Answer1),
+              ( Answer1 = answer(error(_), _, _) -> get_assoc(Host, Done0, Answer) ; Answer = Answer1 ) ),
+            Pairs),
+    list_to_assoc(Pairs, Left).
 
 %   What had failed before is to take the whole fleet back, unless it was to stop there: then who goes on with it knows.
 
@@ -75,7 +94,7 @@ in_batches([Batch|Batches], N, Rolling, Done0, Done) :-
     ->  true
     ;   refused(Done0)
     ->  true
-    ;   keep_progress(Service, Hosts, Done0)
+    ;   keep_progress(Service, forward, Progress, Hosts, Done0)
     ),
     pause(N, Rolling),
     batch_answers(Batch, N, Rolling, Done0, Answers),
@@ -165,42 +184,70 @@ is_failure(Result) :-
 
 %   Hosts that were on the new release before keep their answer.
 
-all_back(Done0, Settings, Hosts, GoBack, Most, Done) :-
-    findall(Host-answer(Result, Events, Left),
+all_back(Service, Earlier, Done0, Settings, Hosts, GoBack, Most, Done) :-
+    findall(back(Host, Answer, Events),
             ( gen_assoc(Host, Done0, answer(Result, Events, Left)),
               on_new_release(Result),
-              went(Host, answer(Result, Events, Left), _) ),
+              to_undo(Service, Host, answer(Result, Events, Left), Earlier, Answer) ),
             Deployed),
-    pairs_keys(Deployed, Back),
+    findall(Host, member(back(Host, _, _), Deployed), Back),
     width(Settings, Hosts, Done0, Most, Width0),
     Width is max(1, Width0),
     note_event(*, rollback_all, ok, [hosts(Back)]),
     on_hosts(Deployed, Width, back(GoBack), Answers),
     foldl(put_answer, Back, Answers, Done0, Done).
 
-back(GoBack, Host-Answer0, answer(Result, Events, Left)) :-
+back(GoBack, back(Host, Answer0, Events0), answer(Result, Events, Left)) :-
     call(GoBack, Answer0, Host, answer(Result, Events1, Left)),
-    arg(2, Answer0, Events0),
     append(Events0, Events1, Events).
+
+%   to_undo(+Service, +Host, +Answer0, +Earlier, -Answer): Answer tells how Host came to the new release: now, or in an earlier rollout of it
+%   that did not come to its end.
+
+to_undo(_, Host, Answer, _, Answer) :-
+    went(Host, Answer, _),
+    !.
+to_undo(Service, Host, answer(Result, _, _), Earlier, answer(Result, [], Way)) :-
+    memberchk(host(Host, _, Way), Earlier),
+    Way \== not,
+    memberchk(release(Hash), Earlier),
+    deployed_hash(Service, Host, Hash).
 
 % ---- how far it came ---------------------------------------------------------------------------------------
 
-%   keep_progress(+Service, +Hosts, +Done): in the ledger, or nothing where all were reached.
+%   keep_progress(+Service, +Phase, +Earlier, +Hosts, +Done): in the ledger, or nothing where nobody is left.
 
-keep_progress(Service, Hosts, Done) :-
+keep_progress(Service, Phase, Earlier, Hosts, Done) :-
     findall(host(Host, Status, Way),
-            ( member(Host, Hosts), host_progress(Host, Done, Status, Way) ),
-            Progress0),
+            ( member(Host, Hosts), host_progress(Service, Host, Done, Earlier, Status, Way) ),
+            Each),
+    findall(release(Hash), rolled_release(Service, Each, Earlier, Hash), Release),
+    append([phase(Phase)|Release], Each, Progress0),
     ( not_reached(Progress0, []) -> Progress = [] ; Progress = Progress0 ),
     format(atom(Text), '~q', [Progress]),
     ask(ledger(put(Service, *, '', rollout, Text)), _).
 
-host_progress(Host, Done, Status, Way) :-
+rolled_release(_, _, Earlier, Hash) :-
+    memberchk(phase(back), Earlier),
+    memberchk(release(Hash), Earlier),
+    !.
+rolled_release(Service, Each, _, Hash) :-
+    member(host(Host, Status, _), Each),
+    on_new_release(Status),
+    deployed_hash(Service, Host, Hash),
+    !.
+
+host_progress(Service, Host, Done, Earlier, Status, Way) :-
     get_assoc(Host, Done, Answer),
     !,
     arg(1, Answer, Status),
-    ( went(Host, Answer, Way0) -> Way = Way0 ; Way = not ).
-host_progress(_, _, waiting, not).
+    (   on_new_release(Status),
+        to_undo(Service, Host, Answer, Earlier, Undone),
+        went(Host, Undone, Way0)
+    ->  Way = Way0
+    ;   Way = not
+    ).
+host_progress(_, _, _, _, waiting, not).
 
 %!  went(+Host, +Answer, -Way) is semidet.
 
@@ -234,8 +281,12 @@ progress_of(Service, Progress) :-
 
 %!  not_reached(+Progress, -Hosts:list) is det.
 %
-%   The hosts that a rollout did not come to, or could not begin with, in order.
+%   The hosts that a rollout did not come to, or could not begin with, in order; of one that goes back, those that have to yet.
 
+not_reached(Progress, Hosts) :-
+    memberchk(phase(back), Progress),
+    !,
+    findall(Host, ( member(host(Host, Status, Way), Progress), on_new_release(Status), Way \== not ), Hosts).
 not_reached(Progress, Hosts) :-
     findall(Host, ( member(host(Host, Status, _), Progress), open_status(Status) ), Hosts).
 

@@ -313,6 +313,7 @@ claim() { # FUNCTION about to run
     [ -z "$claimed" ] || return 0
     claimed=yes
     folders "$dir/run" || return 1
+    [ -n "${controller-}" ] || rotate # else who took the lock has
     if [ -r "$dir/run/script" ]; then
         read -r script_pid script_born script_token <"$dir/run/script"
         if [ "$script_token" = "$token" ] && [ "$script_pid" != $$ ]; then end_script; fi
@@ -437,6 +438,7 @@ lock() { # LEASE|- ACTIVE BACKUP: releases or none, which have to be that still,
         [ "$held_by" = "$token" ] || because held "$(who)" || return 1
     fi
     clear_away "$dir"/run/watch.* || return 1
+    rotate
     release_at current && active=$named
     release_at .backup && backup=$named
     [ "$2" = any ] || [ "${active:-none} ${backup:-none}" = "$2 $3" ] || because changed_meanwhile
@@ -780,7 +782,6 @@ start() { # RELEASE SECONDS
     read -r port <"$release/.unifyweaver/port"
     [ -z "$(listeners "$port")" ] || because port_in_use "$port" || return 1
     folders "$dir/run" "$dir/log" || return 1
-    rotate
     record 2>/dev/null || because no_space || return 1
     if [ -f "$release/.unifyweaver/unit" ]; then
         launch_unit "$1" || return 1

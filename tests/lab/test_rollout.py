@@ -191,6 +191,35 @@ def test_host_that_went_back_before_its_controller_was_killed_does_not_go_back_t
     assert [answer(host) for host in fleet] == ["2"] * 3
 
 
+@pytest.mark.parametrize("way", ["resume", "deploy"])
+def test_fleet_that_was_going_back_goes_all_the_way(
+    lab: Lab, fleet: list[Host], site: Site, way: str
+) -> None:
+    """The controller is killed there; what had made the rollout fail is mended, or fails again."""
+    hosts = [host.address for host in fleet]
+    site.release("2")
+    rollout = {"batches": [1]}
+    uw.declare_rollout("web", **rollout)
+    fails = f"test $HOST != {hosts[2]}"
+    slow_back = f"test $HOST != {hosts[1]} || grep -q 1 VERSION || {{ {SLOW}; }}"
+    with controller.begin(
+        site, hosts, settings(lab), before=fails, stopped=slow_back, rollout=rollout
+    ) as process:
+        until((fleet[1].srv / "begun").exists)
+        process.kill()
+        process.wait()
+    effects.set_ledger(site.folder.with_suffix(".sqlite3"))
+    if way == "resume":
+        assert set(outcomes(uw.resume_rollout("web"))[:2]) == {"rolled_back_with_fleet"}
+        assert str(uw.resume_rollout("web")) == "error(no_rollout_to_resume)"
+    else:
+        fails_on(fleet[2], *fleet)
+        assert set(outcomes(uw.deploy_to_all_hosts("web"))[:2]) == {"rolled_back_with_fleet"}
+    assert [answer(host) for host in fleet] == ["1"] * 3
+    assert [len(servers(host)) for host in fleet] == [1] * 3
+    assert not any(locked(host) for host in fleet)
+
+
 def test_of_two_deployments_one_wins_on_all_hosts(lab: Lab, fleet: list[Host], site: Site) -> None:
     hosts = [host.address for host in fleet]
     site.release("2")
