@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias, cast, overload
 
@@ -43,10 +44,17 @@ def _engine() -> Engine:
             if _ready is None:
                 from unifyweaver_py import effects
 
+                threading.Thread(target=_import_ahead, daemon=True).start()
                 engine = start_engine()
                 effects.install(engine)
                 _ready = engine
     return _ready
+
+
+def _import_ahead() -> None:
+    """Import what operations on hosts need while Prolog starts, which leaves Python idle."""
+    with suppress(ImportError):  # it is raised again where it is needed
+        from unifyweaver_py.effects import http, ssh  # noqa: F401
 
 
 # ---- asking Prolog ----------------------------------------------------------------------------------
