@@ -27,6 +27,7 @@ MODULE = "engine_test"
 def prolog() -> Engine:
     started = engine()
     started.once(
+        "retractall(fact(_, _, _)), "
         'forall(between(1, 5000, I), (atom_number(A, I), assertz(fact(I, A, "x"))))',
         module=MODULE,
     )
