@@ -24,7 +24,7 @@ TITLES = {
     "rollout": "Of a rollout, in `declare_rollout`",
     "call": "Of every operation",
     "force": "Of deployments",
-    "confirm": "Of deployments, too",
+    "confirm": "Of deployments, and of a rollout",
     "to": "Of `rollback_service`",
     "lock": "Of `lock_service`",
     "graceful_stop": "Of `graceful_stop`",
