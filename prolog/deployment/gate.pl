@@ -41,8 +41,8 @@ with_gate(Token, Fleet, Goal) :-
 leave(Token) :-
     retract(gate(Token, _, State)),
     !,
-    catch(mutex_destroy(Token), error(existence_error(_, _), _), true), % nobody came to the gate
     given_back(State),
+    catch(mutex_destroy(Token), error(existence_error(_, _), _), true), % nobody came to the gate
     findall(Event, ( retract(gate_events(Token, Events)), member(Event, Events) ), All),
     add_events(All).
 
