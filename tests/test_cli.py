@@ -162,6 +162,15 @@ def test_deploy_plan_status_check_rollback_and_stop(project: Project) -> None:
         assert run(command, project.file).exit_code == 1
 
 
+def test_lock_by_hand_refuses_with_4_until_it_is_given_back(project: Project) -> None:
+    assert run("lock", project.file, "--reason", "moving house").exit_code == 0
+    refused = run("deploy", project.file)
+    assert refused.exit_code == 4
+    assert "moving house" in refused.stdout
+    assert run("unlock", project.file).exit_code == 0
+    assert run("deploy", project.file).exit_code == 0
+
+
 def test_force_deploys_what_is_unchanged_and_to_names_a_release(project: Project) -> None:
     project.declare(hosts=1)
     host = project.fleet.hosts[0]

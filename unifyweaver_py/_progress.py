@@ -55,6 +55,8 @@ class _Lines:
                     description = f"{host}  [bold]{escape(short(_process(outcome)))}[/bold]"
                     self._results[task] = description
                     self._bars.update(task, description=description, completed=1)
+                case Event(host=host, step="recovery", outcome=outcome):
+                    self._bars.console.print(f"{host}  recovery: {escape(short(outcome))}")
                 case Event(host=host, step=step, ok=False, outcome=outcome):
                     self._bars.console.print(f"{host}  {step}: [red]{escape(short(outcome))}[/red]")
 

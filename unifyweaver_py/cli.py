@@ -110,7 +110,7 @@ def main() -> None:
     """Deploy services by rules.
 
     FILE declares services in Prolog; it is read as data and never run. Without SERVICE, all of its services are meant;
-    rollback, resume and stop need to be told which when it declares several.
+    rollback, resume, stop, lock and unlock need to be told which when it declares several.
     """
 
 
@@ -239,6 +239,21 @@ def stop(
         backend="dry" if dry_run else None,
     )
     _leave([_operate("graceful_stop", _one_service(file, service), options=options)])
+
+
+@_command
+@click.option("--reason", metavar="TEXT", help="For who finds it taken (by hand).")
+def lock(*, file: Path, service: str | None, host: str | None, reason: str | None) -> None:
+    """Take the lock: nothing that changes the service is begun until unlock."""
+    options = _options(host=host, reason=reason)
+    _leave([_operate("lock_service", _one_service(file, service), options=options)])
+
+
+@_command
+def unlock(file: Path, service: str | None, host: str | None) -> None:
+    """Give back what lock took, whoever it was."""
+    options = _options(host=host)
+    _leave([_operate("unlock_service", _one_service(file, service), options=options)])
 
 
 @_command
