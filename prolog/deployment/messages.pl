@@ -181,6 +181,7 @@ description(count, 'a whole number, 0 or more').
 description(amount, 'a whole number from 1, or a percentage as ''25%''').
 description(batch_sizes, 'a list of whole numbers from 1 and percentages as ''25%''').
 description(host_option, 'the name of an option of hosts').
+description(more_than_min_healthy_time, 'more seconds than min_healthy_time').
 description(seconds, 'a number of seconds, 0 or more').
 description(positive_seconds, 'a number of seconds, more than 0').
 description(text, 'text, not empty').

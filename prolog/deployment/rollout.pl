@@ -31,7 +31,8 @@ deployment_declarations:declaration(declare_rollout/2).
 %
 %   Service is deployed to its hosts as the scope `rollout` of option_row/5 says, by deploy_to_all_hosts/2.  Replaces.
 %
-%   @error domain_error(service_name, Service), domain_error(host_option, Name), and those of check_options/3
+%   @error domain_error(service_name, Service), domain_error(host_option, Name),
+%          domain_error(more_than_min_healthy_time, confirm_within(Seconds)), and those of check_options/3
 
 declare_rollout(Service0, Options0) :-
     service_name(Service0, Service),
@@ -40,7 +41,18 @@ declare_rollout(Service0, Options0) :-
     ->  check_host_option(Name)
     ;   true
     ),
+    check_confirmation(Options),
     declare(rollout, Service, Options).
+
+%   A release is confirmed when it has been healthy for so long.
+
+check_confirmation(Options) :-
+    (   lookup(confirm_within, [Options], Within),
+        lookup(min_healthy_time, [Options], Lasting),
+        Within =< Lasting
+    ->  throw(error(domain_error(more_than_min_healthy_time, confirm_within(Within)), _))
+    ;   true
+    ).
 
 check_host_option(Name) :-
     (   option_row(host, Name, _, _, _)

@@ -72,6 +72,8 @@ test(no_sizes, error(domain_error(batch_sizes, batches([])))) :-
     declare_rollout(api, [batches([])]).
 test(more_than_all, error(domain_error(amount, max_unavailable('101%')))) :-
     declare_rollout(api, [max_unavailable('101%')]).
+test(a_confirmation_that_could_not_come_in_time, error(domain_error(more_than_min_healthy_time, confirm_within(5)))) :-
+    declare_rollout(api, [min_healthy_time(5), confirm_within(5)]).
 test(undeclared_with_the_service, [fail]) :-
     fleet([a]), declare_rollout(api, []), undeclare_service(api), rollout_config(api, _).
 
