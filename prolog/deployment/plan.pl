@@ -330,10 +330,12 @@ finishing(Flavour, Facts) -->
 
 record(Facts, Hash, record([deployed_hash-Hash, deployed_id-Id|More])) :-
     new_release(Facts, Id, _),
-    (   observed(current(Old), Facts), hash_of_id(Old, OldHash), OldHash \== Hash
-    ->  More = [rollback_hash-OldHash]
-    ;   More = []
-    ).
+    (   observed(current(Old), Facts),
+        Old \== Id
+    ->  Back = [Old]
+    ;   findall(Backup, observed(backup(Backup), Facts), Back)
+    ),
+    findall(rollback_hash-OldHash, ( member(To, Back), hash_of_id(To, OldHash) ), More).
 
 %!  rollback_plan(+To, +Facts, -Plan) is det.
 %
