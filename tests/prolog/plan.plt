@@ -1,5 +1,6 @@
 :- module(test_plan, []).
 :- use_module(library(deployment/plan)).
+:- use_module(library(deployment/releases), [hash_of_id/2]).
 :- use_module(library(deployment_glue)).
 :- use_module(library(lists), [append/3, member/2, memberchk/2, reverse/2]).
 :- use_module(library(plunit)).
@@ -95,6 +96,13 @@ test(the_active_release_that_is_stopped_is_only_started, Ids == [start, health, 
     declare_api([]),
     planned(deploy_with_rollback, stopped(new), Plan),
     step_ids(Plan, Ids).
+test(the_rollback_point_that_is_there_is_recorded_whatever_was_active, [forall(member(State, [stopped(new, old), running(old, older)]))]) :-
+    planning_facts(State, [], Facts),
+    deploy_plan(deploy_with_rollback, Facts, Plan),
+    id(old, Old),
+    hash_of_id(Old, Hash),
+    memberchk(step(record, _, try(record(Pairs)), []), Plan),
+    assertion(memberchk(rollback_hash-Hash, Pairs)).
 test(the_active_release_is_restarted_when_forced, Ids == [drain, stop, start, health, confirm, commit, prune, record]) :-
     declare_api([]),
     planned(deploy_with_rollback, running(new), [force(true)], Plan),
