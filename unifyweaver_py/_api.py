@@ -52,9 +52,12 @@ def _engine() -> Engine:
 
 
 def _import_ahead() -> None:
-    """Import what operations on hosts need while Prolog starts, which leaves Python idle."""
+    """Import what operations on hosts need while Python is idle: Prolog starts, a host unpacks."""
     with suppress(ImportError):  # it is raised again where it is needed
-        from unifyweaver_py.effects import http, ssh  # noqa: F401
+        from unifyweaver_py.effects import scripts, ssh  # noqa: F401
+
+        scripts.shipped.wait()
+        from unifyweaver_py.effects import http  # noqa: F401
 
 
 # ---- asking Prolog ----------------------------------------------------------------------------------

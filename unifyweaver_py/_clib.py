@@ -40,6 +40,7 @@ TRUE: Final = 1  # with more solutions to come
 LAST: Final = 2
 
 VARARGS: Final = 0x08
+COMPILED_VERSIONS: Final = (1, 4, 6, 7)  # of the system, .qlf files, virtual machine, built-ins
 CLEANUP_NO_RECLAIM_MEMORY: Final = 0x10000
 CLEANUP_NO_CANCEL: Final = 0x20000
 MAIN_ENGINE: Final = 1

@@ -29,12 +29,14 @@ from unifyweaver_py import _interrupts
 from unifyweaver_py._clib import (
     CLEANUP_NO_CANCEL,
     CLEANUP_NO_RECLAIM_MEMORY,
+    COMPILED_VERSIONS,
     CURRENT_ENGINE,
     MAIN_ENGINE,
     CLib,
     signal_stack,
     signals_kept,
 )
+from unifyweaver_py._compiled import Compiled
 from unifyweaver_py._errors import EngineUnavailable, LoadError, LoadProblem, PrologNotFound
 from unifyweaver_py._interrupts import PrologEngine
 from unifyweaver_py._iterations import Iterations
@@ -158,6 +160,21 @@ class Engine:
         if problems:
             raise LoadError(file, problems)
 
+    def compile_first(self, file: Path) -> bool:
+        """Compile a Prolog file while nothing else of this library is loaded, and load it."""
+        goal = Term("qcompile", (str(file), [Term("include", ("user",))]))
+        return self.once(goal, module="user") is not None
+
+    def compile(self, file: Path) -> bool:
+        """Compile a Prolog file with all that it loads, and load it; false after a warning.
+
+        Raises:
+            LoadError: it printed an error.
+        """
+        goal = "deployment_engine:compile(File, Problems)"
+        solution = self.once(goal, {"File": str(file)}, module="user")
+        return not self._complain(solution, str(prolog_dir()))
+
     def open_library(self, folder: str) -> None:
         """Find Prolog libraries in a folder, and import `library(deployment_glue)` if it is there.
 
@@ -169,9 +186,13 @@ class Engine:
             {"Folder": folder, "Module": DEFAULT_MODULE},
             module="user",
         )
-        problems = self._problems(solution, folder)
+        self._complain(solution, folder)
+
+    def _complain(self, solution: dict[str, Value] | None, file: str) -> tuple[LoadProblem, ...]:
+        problems = self._problems(solution, file)
         if any(problem.kind == "error" for problem in problems):
-            raise LoadError(folder, problems)
+            raise LoadError(file, problems)
+        return problems
 
     def _problems(self, solution: dict[str, Value] | None, file: str) -> tuple[LoadProblem, ...]:
         """Return what was reported while a file was loaded, and let its operators take effect."""
@@ -382,13 +403,21 @@ def _start() -> Engine:
     _initialise(clib, core.SWI_HOME_DIR)
     _adopt_package(core)
     started = Engine(clib)
-    folder = str(prolog_dir())
+    folder = prolog_dir()
     for flag in ("debug_on_error", "report_error"):
         started.once(Term("set_prolog_flag", (flag, False)), module="user")
-    started.once(Term("load_files", (f"{folder}/deployment/engine.pl", [])), module="user")
+    compiled = Compiled(folder, map(clib.version, COMPILED_VERSIONS))
+    engine_file = compiled.file("deployment/engine.pl", started.compile_first)
+    started.once(_loading(engine_file or folder / "deployment/engine.pl"), module="user")
     started.once("guard_halt", module="deployment_engine")
-    started.open_library(folder)
+    if library := compiled.file("deployment_glue.pl", started.compile):
+        started.once(_loading(library), module="user")
+    started.open_library(str(folder))
     return started
+
+
+def _loading(file: Path) -> Term:
+    return Term("load_files", (str(file), [Term("imports", ([],)), Term("silent", ("true",))]))
 
 
 def _load_core() -> Any:

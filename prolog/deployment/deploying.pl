@@ -17,7 +17,7 @@
 :- use_module(plan, [survey_plan/4, deploy_plan/3, rollback_plan/3, vacate_plan/2, observed/2, earlier/3]).
 :- use_module(recovering, [recovering/3, recovered_first/3]).
 :- use_module(releases, [release/5, hash_of_id/2]).
-:- use_module(run, [run/3]).
+:- use_module(run, [run/3, run_both/5]).
 :- use_module(observation, [observing_balanced/3, record_seen/4]).
 
 %!  deploy(+Flavour, +Context, +Call, -Result) is det.
@@ -32,14 +32,18 @@ deploy(Flavour, Context, Call, Result) :-
 deploy(Flavour, Survey, Context, Call, Result) :-
     Context = context(Service, Host, _, _, _, _),
     survey_plan(Survey, Service, Host, [Observe|Plan]),
-    run([Observe], Context, report(Verdict, Outcomes, _)),
+    (   Plan = [_]      % nothing but the scan
+    ->  run_both([Observe], Plan, Context, report(Verdict, Outcomes, _), Scanned)
+    ;   run([Observe], Context, report(Verdict, Outcomes, _))
+    ),
     (   Verdict = failed(Step, Reason)
     ->  survey_failure(Step, Reason, Result)
     ;   Outcomes = [done(_, _, Seen, _)],
         locked_out(facts(Service, Host, Call, Seen, none), Context, Call, deploy(Flavour, Survey, Context), Result0)
     ->  Result = Result0
     ;   after_recovery(Outcomes, Observe, Context, Call, Whole),
-        run(Plan, Context, report(PlanVerdict, More, _)),
+        ( nonvar(Scanned) -> true ; run(Plan, Context, Scanned) ),
+        Scanned = report(PlanVerdict, More, _),
         append(Whole, More, All),
         deploy_surveyed(PlanVerdict, All, Flavour, Context, Call, Result)
     ).

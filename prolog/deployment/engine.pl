@@ -5,6 +5,7 @@
             describe/4,                 % +Error, -Message, -File, -Line
             interrupt/1,                % +Thread
             load/2,                     % +File, -Problems
+            compile/2,                  % +File, -Problems
             open_library/3,             % +Folder, +Module, -Problems
             guard_halt/0,
             begin_ending/0,
@@ -283,6 +284,14 @@ place(_, '', 0).
 
 load(File, Problems) :-
     collecting_problems(user:load_files(File, [silent(true)]), Problems).
+
+%!  compile(+File, -Problems) is det.
+%
+%   Compile a Prolog file with all that it loads into the `.qlf` beside it, which loads it too. Problems is as for
+%   load/2.
+
+compile(File, Problems) :-
+    collecting_problems(user:qcompile(File, [include(user)]), Problems).
 
 :- meta_predicate collecting_problems(0, -).
 

@@ -34,7 +34,7 @@ release_id() { # HASH of the sources, which Prolog writes with quotes unless it 
 add_files() { # PATH TEXT…
     while [ $# -gt 0 ]; do
         { (umask 077 && printf '%s' "$2" >"$partial/$1") &&
-            printf '%s  %s\n' "$(digest "$partial/$1")" "$1" >>"$partial/.unifyweaver/manifest"; } 2>/dev/null ||
+            digest "$partial/$1" && printf '%s  %s\n' "$sum" "$1" >>"$partial/.unifyweaver/manifest"; } 2>/dev/null ||
             because no_space || return 1
         shift 2
     done
@@ -44,7 +44,7 @@ add_files() { # PATH TEXT…
 add_secrets() {
     [ -f "$partial-secrets/secrets" ] || return 0
     tool mv -- "$partial-secrets/secrets" "$partial/.unifyweaver/secrets" && tool rmdir -- "$partial-secrets" || return 1
-    { printf '%s  .unifyweaver/secrets\n' "$(digest "$partial/.unifyweaver/secrets")" >>"$partial/.unifyweaver/manifest"; } 2>/dev/null ||
+    { digest "$partial/.unifyweaver/secrets" && printf '%s  .unifyweaver/secrets\n' "$sum" >>"$partial/.unifyweaver/manifest"; } 2>/dev/null ||
         because no_space
 }
 
@@ -53,7 +53,7 @@ place() {
     if was_active; then
         reused=yes
         got reused
-        tool rm -rf -- "$partial" && { [ "$(release_of current)" = "$id" ] || verify "$id"; } || return 1
+        tool rm -rf -- "$partial" && { release_at current && [ "$named" = "$id" ] || verify "$id"; } || return 1
     else
         tool rm -rf -- "$dir/releases/$id" && tool mv -T -- "$partial" "$dir/releases/$id" || return 1
     fi
@@ -62,7 +62,7 @@ place() {
 
 was_active() {
     [ -d "$dir/releases/$id/.unifyweaver" ] || return 1
-    case $id in "$(release_of current)" | "$(release_of .backup)") return 0 ;; esac
+    ! in_use "$id" || return 0
     [ -r "$dir/run/history" ] && grep -qxF -- "$id" "$dir/run/history"
 }
 
@@ -80,7 +80,7 @@ inventory() ( # FOLDER
     find . -path ./.unifyweaver -prune -o -type l -printf '%p\0%l\0' | escaped >$work/links || exit
     find . -path ./.unifyweaver -prune -o -type f -print0 >$work/files &&
         xargs -0 -r sha256sum -z -- <$work/files >$work/hashed && escaped <$work/hashed >$work/sums || exit
-    work=$work awk "$plain$list" >$work/stream && digest $work/stream >.unifyweaver/sources &&
+    work=$work awk "$plain$list" >$work/stream && digest $work/stream && printf '%s' "$sum" >.unifyweaver/sources &&
         mv -- $work/manifest .unifyweaver/manifest && rm -rf -- $work
 )
 

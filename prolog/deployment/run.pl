@@ -1,5 +1,6 @@
 :- module(deployment_run,
           [ run/3,                      % +Plan, +Context, -Report
+            run_both/5,                 % +Plan, +Beside, +Context, -Report, -BesideReport
             remote_step/1,              % +Step
             acting_step/1,              % +Step
             ask/2,                      % +Effect, -Answer
@@ -18,7 +19,7 @@ far as it can.
 :- autoload(library(apply), [maplist/3, exclude/3]).
 :- autoload(library(lists), [append/3, member/2, memberchk/2, reverse/2]).
 :- use_module(balancers, [balance/5]).
-:- use_module(effects, [effect/2, in_phase/2]).
+:- use_module(effects, [effect/2, in_phase/2, with_backend/3, backend_setting/3]).
 :- use_module(journal, [journal_apart/1, journal_entry/4]).
 :- use_module(health, [first_tally/2, judge/3, verdict/5]).
 :- use_module(scripts, [remote_action/1]).
@@ -43,6 +44,46 @@ run(Plan, Context, report(Verdict, Outcomes, Undone)) :-
         left_undone(UndoVerdict, Steps, Begun, Left),
         append(Begun, Left, Undone)
     ).
+
+%!  run_both(+Plan, +Beside, +Context, -Report, -BesideReport) is det.
+%
+%   As run/3 of either, at the same time; only what is live has two threads.  Of a plan that failed, the other is not
+%   waited for: BesideReport is then left unbound.
+
+run_both(Plan, Beside, Context, Report, BesideReport) :-
+    backend_setting(live, Run, Phase),
+    !,
+    setup_call_cleanup(
+        message_queue_create(Answers),
+        both(Plan, Beside, Context, setting(Run, Phase), Answers, Report, BesideReport),
+        message_queue_destroy(Answers)).
+run_both(Plan, Beside, Context, Report, BesideReport) :-
+    run(Plan, Context, Report),
+    (   Report = report(completed, _, _)
+    ->  run(Beside, Context, BesideReport)
+    ;   true
+    ).
+
+both(Plan, Beside, Context, setting(Run, Phase), Answers, Report, BesideReport) :-
+    thread_create(with_backend(live, Run, in_phase(Phase, beside(Beside, Context, Answers))), _, [detached(true)]),
+    run(Plan, Context, Report),
+    (   Report = report(completed, _, _)
+    ->  thread_get_message(Answers, Answer),
+        told(Answer, BesideReport)
+    ;   true
+    ).
+
+%   Nobody may be waiting any more.
+
+beside(Plan, Context, Answers) :-
+    (   catch(collect_events(run(Plan, Context, Report), Events), Error, true)
+    ->  ( var(Error) -> Answer = answer(Report, Events) ; Answer = thrown(Error) )
+    ;   Answer = thrown(error(system_error(failed(Plan)), _))
+    ),
+    catch(thread_send_message(Answers, Answer), error(existence_error(_, _), _), true).
+
+told(thrown(Error), _) :- throw(Error).
+told(answer(Report, Events), Report) :- add_events(Events).
 
 %   When undoing ends early, what it did not come to has failed for the same reason.
 

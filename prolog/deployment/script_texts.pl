@@ -162,17 +162,15 @@ file(Name) -->
       sub_string(Text, _, After, 0, Body) },
     formatted("~w\n", [Body]).
 
-:- dynamic file_text/2.
+%   file_text(?Name, ?Text): the texts are read when this file is compiled.
 
-%   The texts are read when this file is loaded.
-
-load_file(Name) :-
+term_expansion(file_texts(Names), Facts) :-
     prolog_load_context(directory, Here),
-    atomic_list_concat([Here, /, Name], File),
-    read_file_to_string(File, Text, [encoding(utf8)]),
-    retractall(file_text(Name, _)),
-    assertz(file_text(Name, Text)).
+    findall(file_text(Name, Text),
+            ( member(Name, Names),
+              atomic_list_concat([Here, /, Name], File),
+              read_file_to_string(File, Text, [encoding(utf8)]) ),
+            Facts).
 
-:- forall(member(Name, ['receive.sh', 'connection.bash', 'ssh.bash', 'local.bash', 'forward.bash', 'direct.bash', 'ask.bash',
-                        'remote.bash', 'secrets.bash', 'deploy.bash', 'rollback.bash', 'health.bash']),
-          load_file(Name)).
+file_texts(['receive.sh', 'connection.bash', 'ssh.bash', 'local.bash', 'forward.bash', 'direct.bash', 'ask.bash',
+            'remote.bash', 'secrets.bash', 'deploy.bash', 'rollback.bash', 'health.bash']).

@@ -22,7 +22,6 @@ step.  This is the only module that writes shell words.
 :- autoload(library(apply), [maplist/3, foldl/4, include/3]).
 :- autoload(library(lists), [append/3, member/2, reverse/2]).
 :- autoload(library(readutil), [read_file_to_string/3]).
-:- autoload(library(dcg/basics), [string//1]).
 
 %!  remote_words(+Action, -Words, -Seconds) is semidet.
 %
@@ -111,7 +110,7 @@ operation(Token) --> assignment(token, Token).
 
 assignment(Name, Value) -->
     { atom_codes(Name, Codes) },
-    string(Codes), "=", shell_word(Value), "\n".
+    codes(Codes), "=", shell_word(Value), "\n".
 
 directory(Dir, Service) -->
     { sub_atom(Dir, 0, 2, _, '~/'), !,
@@ -204,9 +203,9 @@ quoted([Code|Codes]) --> [Code], quoted(Codes).
 target_functions(Text) :-
     prelude(Text, _).
 
-:- dynamic prelude/2.       % Text, and without what only people need
+%   prelude(-Text, -Bare): read when this file is compiled, see the end; Bare is without what only people need.
 
-load_prelude :-
+read_prelude(prelude(Code, Bare)) :-
     prolog_load_context(directory, Here),
     findall(Text,
             ( member(Name, ['target.sh', 'systemd.sh', 'intent.sh', 'watchdog.sh']),
@@ -217,10 +216,7 @@ load_prelude :-
     without_comments(All, Code),
     split_string(Code, "\n", " ", Lines),
     atomic_list_concat(Lines, '\n', Atom),
-    atom_string(Atom, Bare),
-    retractall(prelude(_, _)),
-    assertz(prelude(Code, Bare)).
-
+    atom_string(Atom, Bare).
 
 %!  without_comments(+Text:string, -Code:string) is det.
 %
@@ -237,7 +233,9 @@ code_line(Line) :-
     Bare \== "",
     \+ sub_string(Bare, 0, 1, _, "#").
 
-:- load_prelude.
+term_expansion(prelude, Fact) :- read_prelude(Fact).
+
+prelude.
 
 %!  step_outcomes(+Steps, +Ending, +Lines, -Outcomes) is det.
 %

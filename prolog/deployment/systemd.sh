@@ -58,7 +58,7 @@ unit_process() {
     # shellcheck disable=SC2086
     set -- ${stat##*) }
     born=${20}
-    active=$(release_of current)
+    release_at current && active=$named
     if [ -r "$dir/run/process" ]; then
         read -r started started_born _ started_release _ <"$dir/run/process"
         if [ "$started $started_born" = "$pid $born" ]; then active=$started_release; fi
@@ -68,7 +68,7 @@ unit_process() {
     lives "$pid" "$born"
 }
 
-in_control_group() {
+in_control_group() { # sets alive
     for file in /proc/[0-9]*/cgroup; do
         id=${file#/proc/}
         id=${id%/cgroup}
@@ -76,7 +76,7 @@ in_control_group() {
             case $group in
             "$control_group" | "$control_group"/*)
                 { read -r stat <"/proc/$id/stat"; } 2>/dev/null || continue
-                case ${stat##*) } in [ZX]*) ;; *) echo "$id" ;; esac
+                case ${stat##*) } in [ZX]*) ;; *) alive="$alive $id" ;; esac
                 break
                 ;;
             esac
@@ -85,7 +85,8 @@ in_control_group() {
 }
 
 launch_unit() { # RELEASE, which is the active one
-    [ "$(release_of current)" = "$1" ] || because not_deployed || return 1
+    release_at current
+    [ "$named" = "$1" ] || because not_deployed || return 1
     systemd_runs || because no_systemd || return 1
     install_unit "$release/.unifyweaver/unit" || return 1
     manager reset-failed "$(unit_name)" >/dev/null 2>&1 # there may be nothing to reset

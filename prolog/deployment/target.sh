@@ -10,7 +10,7 @@
 trap '' PIPE # a lost connection must not end the script between two steps
 job='' # a command that runs under `timeout`, which has a process group of its own and passes TERM on
 trap '[ -z "$job" ] || { kill -s TERM "$job"; wait "$job"; }; exit 143' TERM
-claimed='' failed_events='' lease=''
+claimed='' failed_events='' lease='' this_boot='' own_born=''
 umask 022
 exec 3>&1 1>&2
 
@@ -27,6 +27,16 @@ clock() {
     now=${uptime%.*}${uptime#*.}
     now=${now#"${now%%[!0]*}"}
     now=${now:-0}
+}
+
+# Once a script: this boot, and the start time of this shell.
+itself() {
+    [ -z "$own_born" ] || return 0
+    read -r this_boot </proc/sys/kernel/random/boot_id
+    read -r stat <"/proc/$$/stat"
+    # shellcheck disable=SC2086
+    set -- ${stat##*) }
+    own_born=${20}
 }
 
 # Perform a step; the script ends at the first that fails.
@@ -127,14 +137,15 @@ process() {
 
 recorded() {
     [ -r "$dir/run/process" ] && read -r pid born boot active port mark <"$dir/run/process" || return 1
-    read -r this_boot </proc/sys/kernel/random/boot_id
+    itself
     [ "$boot" = "$this_boot" ]
 }
 
 # Its leader has ended, and left processes behind in its group: those that have its mark in their environment.
 left_behind() {
     ! installed && recorded && [ -n "$mark" ] || return 1
-    for member in $(members "$pid"); do
+    members "$pid"
+    for member in $alive; do
         if tr '\0' '\n' <"/proc/$member/environ" | grep -qxF "UNIFYWEAVER_RUN=$mark"; then return 0; fi
     done 2>/dev/null
     return 1
@@ -145,37 +156,56 @@ record() { # PID BORN BOOT RELEASE PORT MARK, or nothing
     printf '%-255s\n' "$*" 1<>"$dir/run/process"
 }
 
-# Pids of the service's live processes: the members of its control group, where it has one, or of process group $1.
-# In `status`, unlike `stat`, a process can't forge lines by its name.
+# Every command, and every function in $( ), costs a process: what the shell can see by itself it does not ask for, and
+# functions set variables.
+
+# Sets alive, the pids of the service's live processes: the members of its control group, where it has one, or of process
+# group $1. In `status`, unlike `stat`, a process can't forge lines by its name.
 members() {
+    alive=
     if [ -n "$control_group" ]; then in_control_group; return; fi
-    cat /proc/[0-9]*/status 2>/dev/null |
-        awk -v group="$1" '
-            $1 == "State:" { state = $2 }
-            $1 == "Pid:" { id = $2 }
-            $1 == "NSpgid:" && $2 == group && state != "Z" && state != "X" { print id }'
+    # shellcheck disable=SC2013  # names without spaces
+    for file in $(grep -lsE "^NSpgid:[[:space:]]+$1([[:space:]]|\$)" /proc/[0-9]*/status); do
+        while read -r key value _; do
+            if [ "$key" = State: ]; then
+                case $value in [ZX]) ;; *) file=${file%/status} alive="$alive ${file#/proc/}" ;; esac
+                break
+            fi
+        done <"$file"
+    done 2>/dev/null
 }
 
-# Every command costs a process: what the shell can see by itself it does not ask for.
-sockets_of() { # STATE PORT: inodes of the sockets in that state at the port
-    set -- "$@" /proc/net/tcp
-    [ ! -r /proc/net/tcp6 ] || set -- "$@" /proc/net/tcp6
-    state=$1 number=$2
-    shift 2
-    awk -v state="$state" -v number="$number" '
+# Sets sockets, the inodes of the sockets in that state at the port.
+sockets_of() { # STATE PORT
+    tables=/proc/net/tcp
+    [ ! -r /proc/net/tcp6 ] || tables="$tables /proc/net/tcp6"
+    # shellcheck disable=SC2086  # one or two files
+    sockets=$(awk -v state="$1" -v number="$2" '
         BEGIN { port = sprintf(":%04X", number) }
-        $4 == state && substr($2, length($2) - 4) == port { print $10 }' "$@"
+        $4 == state && substr($2, length($2) - 4) == port { print $10 }' $tables)
 }
 
-# Inodes of the sockets that listen on port $1.
-listeners() { sockets_of 0A "$1"; }
+listeners() { sockets_of 0A "$1"; } # PORT
+
+# The process is alone and has no socket: seen without a look at all of the machine's.
+silent() { # PID
+    for file in "/proc/$1/task"/*/children; do
+        children=unknown
+        { read -r children <"$file"; } 2>/dev/null
+        [ -z "$children" ] || return 1
+    done
+    for file in "/proc/$1/fd"/*; do [ ! -S "$file" ] || return 1; done
+}
 
 # owns GROUP PORT: the group listens on the port, and nobody else does.
 # Returns 1 when nobody listens yet, 2 when somebody else does.
 owns() {
-    sockets=$(listeners "$2")
+    listeners "$2"
     [ -n "$sockets" ] || return 1
-    held=$(for member in $(members "$1"); do ls -l "/proc/$member/fd" 2>/dev/null; done)
+    members "$1"
+    set --
+    for member in $alive; do set -- "$@" "/proc/$member/fd"; done
+    held=$(ls -l "$@" 2>/dev/null)
     for socket in $sockets; do
         case $held in
         *"socket:[$socket]"*) ;;
@@ -184,11 +214,12 @@ owns() {
     done
 }
 
-# Established connections to port $1.
-connections() {
-    # shellcheck disable=SC2046  # numbers
-    set -- $(sockets_of 01 "$1")
-    echo $#
+# Sets open, how many established connections there are to the port.
+connections() { # PORT
+    sockets_of 01 "$1"
+    # shellcheck disable=SC2086  # numbers
+    set -- $sockets
+    open=$#
 }
 
 # ---- the service's directory -----------------------------------------------------------------------
@@ -196,13 +227,8 @@ connections() {
 release_at() { # LINK: sets named, the release it names, or nothing
     named=''
     [ -d "$dir/$1/.unifyweaver" ] || return 0
-    named=$(readlink "$dir/$1")
-    named=${named##*/}
-}
-
-release_of() {
-    release_at "$1"
-    printf '%s' "$named"
+    cd -P -- "$dir/$1" && named=${PWD##*/}
+    cd /
 }
 
 folders() { # PATH…: are there, for their user alone
@@ -216,6 +242,14 @@ clear_away() { # PATH…
 last_of() { # LIST: sets last, the last line of a file of run/, or nothing
     last=''
     [ ! -r "$dir/run/$1" ] || while read -r each; do last=$each; done <"$dir/run/$1"
+}
+
+in_use() { # RELEASE: is active, or the rollback point
+    for each in current .backup; do
+        release_at "$each"
+        [ "$named" != "$1" ] || return 0
+    done
+    return 1
 }
 
 link() { # LINK RELEASE|none: replaced by rename, so that it names one whole release at any instant
@@ -242,6 +276,11 @@ remove() { # RELEASE
 # ---- steps -----------------------------------------------------------------------------------------
 
 observe() {
+    looked
+    [ -z "$pid" ] || since
+}
+
+looked() {
     lock_told # what comes behind it is of whoever had it, or of nobody
     for name in current backup; do
         case $name in current) release_at current ;; *) release_at .backup ;; esac
@@ -256,7 +295,7 @@ observe() {
     [ ! -r "$dir/run/history" ] || while read -r release; do got history "$release"; done <"$dir/run/history"
     [ ! -r "$dir/run/bad" ] || while read -r release; do got bad "$release"; done <"$dir/run/bad"
     intent_told
-    if process; then got running "$active"; since; elif left_behind; then got running none; fi
+    if process; then got running "$active"; elif left_behind; then got running none; fi
     return 0
 }
 
@@ -267,7 +306,7 @@ since() { # when the process was started
 
 # What a deployment has to know beside that.
 survey() {
-    observe
+    looked
     base_at current || base_at .backup || return 0
 }
 
@@ -278,22 +317,26 @@ base_at() { # LINK
     manifest=$dir/releases/$release/.unifyweaver/manifest
     [ -n "$release" ] && [ -r "$manifest" ] || return 1
     for need in find xargs comm od; do command -v "$need" >/dev/null || return 1; done
-    touched=$(touched "$dir/releases/$release") && [ "${#touched}" -le 200000 ] || return 1
-    got manifest "$release" "$(digest "$manifest")" "${touched:--}"
+    touched=
+    cd "$dir/releases/$release" || return 1
+    first=$(find . -path ./.unifyweaver -prune -o \( -newer .unifyweaver/manifest -o -type f ! -perm 644 ! -perm 755 ! -perm 600 ! -perm 700 \) -print -quit)
+    [ -z "$first" ] || touched=$(touched)
+    cd /
+    [ "${#touched}" -le 200000 ] || return 1
+    digest "$manifest"
+    got manifest "$release" "$sum" "${touched:--}"
 }
 
-# What of a release's manifest was changed, moved or removed after it was staged: in hexadecimal, a NUL after each.
-touched() ( # FOLDER
+# What of the manifest of the release in this folder was changed, moved or removed after it was staged: in hexadecimal, a
+# NUL after each. In $( ).
+touched() {
     LC_ALL=C
     export LC_ALL
-    cd "$1" || exit
-    first=$(find . -path ./.unifyweaver -prune -o \( -newer .unifyweaver/manifest -o -type f ! -perm 644 ! -perm 755 ! -perm 600 ! -perm 700 \) -print -quit)
-    [ -n "$first" ] || exit 0
     untouched | sort -z | {
         awk "$plain$entry"'{ key = entry($0) } path !~ /^\.unifyweaver\// { printf "%s%c", key, 0 }' .unifyweaver/manifest |
             sort -z | comm -z -13 /dev/fd/4 -
     } 4<&0 | od -An -v -tx1 | tr -d ' \n'
-)
+}
 
 # In a release's folder: kind and path (and target) of what was not touched after it was staged, a NUL after each.
 untouched() {
@@ -302,9 +345,9 @@ untouched() {
         -perm 600 -printf 'p%P\0' -o -perm 700 -printf 'q%P\0' \)
 }
 
-digest() { # FILE
+digest() { # FILE: sets sum
     sum=$(sha256sum <"$1")
-    printf '%s' "${sum%% *}"
+    sum=${sum%% *}
 }
 
 # Before its first change, a script ends what a lost connection may have left running of the same operation.
@@ -318,10 +361,8 @@ claim() { # FUNCTION about to run
         read -r script_pid script_born script_token <"$dir/run/script"
         if [ "$script_token" = "$token" ] && [ "$script_pid" != $$ ]; then end_script; fi
     fi
-    read -r stat <"/proc/$$/stat"
-    # shellcheck disable=SC2086
-    set -- ${stat##*) }
-    { printf '%s %s %s\n' $$ "${20}" "$token" >"$dir/run/script"; } 2>/dev/null
+    itself
+    { printf '%s %s %s\n' $$ "$own_born" "$token" >"$dir/run/script"; } 2>/dev/null
     return 0 # a full disk must not stop what makes room
 }
 
@@ -368,7 +409,7 @@ who() { # prints the words of the lock's controller
 # The machine was started since, or the lease is over, or of a clock that is no more, and no script runs.
 expired() {
     [ "$expiry" != - ] || return 1
-    read -r this_boot </proc/sys/kernel/random/boot_id
+    itself
     [ "$holder_boot" = "$this_boot" ] || return 0
     clock
     if [ "$now" -le "$expiry" ] && [ "$expiry" -le $((now + lease * 100)) ]; then return 1; fi
@@ -377,7 +418,7 @@ expired() {
 
 # A pid is of one boot only.
 end_holder() {
-    read -r this_boot </proc/sys/kernel/random/boot_id
+    itself
     [ "$holder_boot" = "$this_boot" ] || return 0
     script_pid=$holder_pid script_born=$holder_born
     end_script
@@ -403,13 +444,10 @@ renew() {
 
 hold() { # prints the record
     clock
-    read -r stat <"/proc/$$/stat"
-    read -r this_boot </proc/sys/kernel/random/boot_id
-    # shellcheck disable=SC2086
-    set -- ${stat##*) }
+    itself
     expiry=-
     [ "$lease" = - ] || expiry=$((now + lease * 100))
-    printf '%-199s\n' "$token $$ ${20} $this_boot $expiry $lease"
+    printf '%-199s\n' "$token $$ $own_born $this_boot $expiry $lease"
 }
 
 # The lease begins anew, unless a script of the operation is at work: that renews it itself.
@@ -531,9 +569,8 @@ assemble() { # FOLDER
         check "$1" .unifyweaver/manifest
         return
     fi
-    tool mkdir -- "$1/.unifyweaver/work" &&
-        sed -n '2,$s/^+//p' "$1/.unifyweaver/difference" >"$1/.unifyweaver/work/sent" || because no_space || return 1
-    check "$1" .unifyweaver/work/sent || return 1
+    sed -n '2,$s/^+//p' "$1/.unifyweaver/difference" >"$1/.unifyweaver/work-sent" || because no_space || return 1
+    check "$1" .unifyweaver/work-sent || return 1
     complaint=$(reuse "$1" 2>&1)
     code=$?
     if [ "$code" -ne 0 ]; then
@@ -541,51 +578,56 @@ assemble() { # FOLDER
         [ "$reason" = no_space ] || reason=base_unusable
         return 1
     fi
-    tool rm -rf -- "$1/.unifyweaver/work" "$1/.unifyweaver/difference"
+    tool rm -f -- "$1"/.unifyweaver/work-* "$1/.unifyweaver/difference"
 }
 
-# Copied or linked is what the difference keeps of the base release's manifest. Of the base, whatever changed
-# after it was staged is not used.
-reuse() ( # FOLDER
+# Copied or linked is what the difference keeps of the base release's manifest. Of the base, whatever changed after it was
+# staged is not used: that is looked for meanwhile. In $( ).
+reuse() { # FOLDER
     LC_ALL=C
     export LC_ALL
-    read -r base base_digest how digest files bytes <"$1/.unifyweaver/difference"
+    read -r base base_digest how wanted_digest files bytes <"$1/.unifyweaver/difference"
     base=$dir/releases/$base
-    work=$1/.unifyweaver/work
-    processors=$(nproc 2>/dev/null || echo 1)
+    work=$1/.unifyweaver/work-
     cd "$base" || return 1
-    { untouched >"$work/found" && sort -z "$work/found" >"$work/usable"; } &
-    [ "$(digest .unifyweaver/manifest)" = "$base_digest" ] &&
+    { untouched >"${work}found" && sort -z "${work}found" >"${work}usable"; } &
+    usable=$!
+    digest .unifyweaver/manifest && [ "$sum" = "$base_digest" ] &&
         work=$work manifest=$base/.unifyweaver/manifest awk "$plain$entry$rebuild" "$1/.unifyweaver/difference" &&
-        [ "$(digest "$work/manifest")" = "$digest" ] &&
-        sort -z "$work/kept" >"$work/needed"
-    rebuilt=$?
-    wait $! && [ "$rebuilt" -eq 0 ] || return 1
-    comm -z -13 "$work/usable" "$work/needed" >"$work/missing" || return 1
-    if [ -s "$work/missing" ]; then
-        head -c 500 "$work/missing" | tr '\0' '\n' | sed 's/^./changed since it was staged: /'
+        transfer "$1"
+    code=$?
+    wait "$usable" && [ "$code" -eq 0 ] || return 1
+    comm -z -13 "${work}usable" "${work}needed" >"${work}missing" || return 1
+    if [ -s "${work}missing" ]; then
+        head -c 500 "${work}missing" | tr '\0' '\n' | sed 's/^./changed since it was staged: /'
         return 1
     fi
-    case $how in
-    link) set -- "$1" -l ;;
-    *)
-        set -- "$1" --preserve=mode,timestamps
-        if cp --reflink=auto --help >/dev/null 2>&1; then set -- "$@" --reflink=auto; fi
-        ;;
-    esac
+}
+
+each_copied() { # OPTION… of cp
+    xargs -0 -n 1000 -P 4 cp -P --parents "$@" -t "$folder" -- <"${work}paths"
+}
+
+transfer() { # FOLDER: gets what is listed, and the new manifest
     folder=$1
-    shift
-    [ ! -s "$work/folders" ] || (cd "$folder" && xargs -0 -n 100 -P "$processors" mkdir -p -- <"$work/folders") || return 1
-    xargs -0 -n 1000 -P "$processors" \
-        cp -P --parents "$@" -t "$folder" -- <"$work/paths" || return 1
+    { digest "${work}manifest" && [ "$sum" = "$wanted_digest" ] && sort -z "${work}kept" >"${work}needed"; } &
+    needed=$!
+    { [ ! -s "${work}folders" ] || (cd "$folder" && exec xargs -0 mkdir -p -- <"${work}folders"); } &&
+        if [ "$how" = link ]; then
+            each_copied -l
+        else # not every cp can share what it copies
+            each_copied --preserve=mode,timestamps --reflink=auto || each_copied --preserve=mode,timestamps
+        fi
+    code=$?
+    wait "$needed" && [ "$code" -eq 0 ] || return 1
     stamp=$folder/.unifyweaver/difference
-    cd "$folder" && xargs -0 touch -r "$stamp" -- . <"$work/folders" || return 1
+    cd "$folder" && mv -- "${work}manifest" .unifyweaver/manifest &&
+        xargs -0 touch -r "$stamp" -- . .unifyweaver/manifest <"${work}folders" || return 1
     if [ "$how" != link ]; then # a link is the file itself, a copy may be short
         counted=$(find . -path ./.unifyweaver -prune -o -type f -printf '%s\n' | awk '{ sum += $1 } END { printf "%d %.0f", NR, sum }')
         [ "$counted" = "$files $bytes" ] || { echo "expected $files files of $bytes bytes, not $counted"; return 1; }
     fi
-    touch -r "$stamp" -- "$work/manifest" && mv -- "$work/manifest" "$folder/.unifyweaver/manifest"
-)
+}
 
 # Text as it was before it was escaped in a manifest.
 # shellcheck disable=SC2016  # expanded by awk
@@ -626,8 +668,8 @@ function keep(line) {
     while (sub(/\/[^\/]*$/, "", path) && !(path in made)) { made[path]; printf "%s%c", path, 0 >folders }
 }
 BEGIN {
-    base = ENVIRON["manifest"]; work = ENVIRON["work"]; manifest = work "/manifest"
-    kept = work "/kept"; paths = work "/paths"; folders = work "/folders"
+    base = ENVIRON["manifest"]; work = ENVIRON["work"]; manifest = work "manifest"
+    kept = work "kept"; paths = work "paths"; folders = work "folders"
     printf "" >folders
 }
 NR == 1 { next }
@@ -645,19 +687,20 @@ check() { # FOLDER LIST: every file has the SHA-256 of the list
     because verification_failed "${bad%: FAILED*}"
 }
 
+# In $( ): its last command takes the place of the shell.
 sums() { # LIST: of a long one, parts are checked at the same time
-    if [ "$(wc -l <"$1")" -gt 500 ] && command -v xargs >/dev/null && processors=$(nproc 2>/dev/null) && [ "$processors" -gt 1 ]; then
+    if [ "$(wc -l <"$1")" -gt 500 ] && command -v xargs >/dev/null; then
         grep -v '^#' "$1" | tr '\n' '\0' |
-            xargs -0 -n 1000 -P "$processors" sh -c 'printf "%s\n" "$@" | sha256sum -c --quiet' sums
+            xargs -0 -n 1000 -P 4 sh -c 'printf "%s\n" "$@" | sha256sum -c --quiet' sums
     else
-        sha256sum -c --quiet "$1"
+        exec sha256sum -c --quiet "$1"
     fi
 }
 
 verify() { check "$dir/releases/$1" .unifyweaver/manifest; }
 
 discard() { # RELEASE, unless it is still in use
-    case $1 in "$(release_of current)" | "$(release_of .backup)") because in_use || return 1 ;; esac
+    ! in_use "$1" || because in_use || return 1
     remove "$1"
 }
 
@@ -691,7 +734,8 @@ hook() { # EVENT FUNCTION ARGUMENT…: after a failure the event's further hooks
 run_command() { # SECONDS COMMAND
     folder=$dir
     [ ! -d "$dir/current" ] || folder=$dir/current
-    command_in "$folder" "$event" "$(release_of current)" "$1" "$2"
+    release_at current
+    command_in "$folder" "$event" "$named" "$1" "$2"
 }
 
 # Its output goes to a file, so that what it leaves running does not hold the connection open.
@@ -728,7 +772,7 @@ drain() { # SECONDS at most
     process || return 0
     clock
     end=$((now + $1 * 100))
-    while open=$(connections "$port") && [ "$open" -gt 0 ]; do
+    while connections "$port" && [ "$open" -gt 0 ]; do
         clock
         [ "$now" -lt "$end" ] || because timeout || break
         sleep 0.1
@@ -752,20 +796,22 @@ stop() { # SECONDS
 }
 
 terminate() { # SIGNAL
-    case $(installed && echo "$1") in
-    '') kill -s "$1" -- "-$pid" ;;
-    TERM) manager stop --no-block "$(unit_name)" ;;
-    *) manager kill -s "$1" "$(unit_name)" ;;
-    esac
+    if ! installed; then
+        kill -s "$1" -- "-$pid"
+    elif [ "$1" = TERM ]; then
+        manager stop --no-block "$(unit_name)"
+    else
+        manager kill -s "$1" "$(unit_name)"
+    fi
 }
 
 gone() { # SECONDS: the whole group has ended within that time
     clock
-    end=$((now + $1 * 100))
-    while lives "$pid" "$born" || [ -n "$(members "$pid")" ]; do
+    begun=$now
+    while lives "$pid" "$born" || { members "$pid" && [ -n "$alive" ]; }; do
         clock
-        [ "$now" -lt "$end" ] || return 1
-        sleep 0.02
+        [ $((now - begun)) -lt $(($1 * 100)) ] || return 1
+        if [ $((now - begun)) -lt 10 ]; then sleep 0.01; else sleep 0.05; fi # most end at once
     done
 }
 
@@ -780,7 +826,8 @@ start() { # RELEASE SECONDS
     fi
     ! left_behind || because already_running none || return 1
     read -r port <"$release/.unifyweaver/port"
-    [ -z "$(listeners "$port")" ] || because port_in_use "$port" || return 1
+    listeners "$port"
+    [ -z "$sockets" ] || because port_in_use "$port" || return 1
     folders "$dir/run" "$dir/log" || return 1
     record 2>/dev/null || because no_space || return 1
     if [ -f "$release/.unifyweaver/unit" ]; then
@@ -819,22 +866,22 @@ launch() { # RELEASE
 
 await_listening() { # RELEASE SECONDS
     clock
+    begun=$now
     end=$((now + $2 * 100))
     while :; do
         clock
-        if process; then
+        if ! process; then
+            starts || because exited "$code" || return 1
+            [ "$now" -lt "$end" ] || because timeout || return 1
+        elif [ $((now - begun)) -lt 100 ] && silent "$pid"; then
+            : # for a second at most: then it is looked at whatever listens
+        else
             owns "$pid" "$port"
             case $? in
             0) return 0 ;;
             2) [ "$now" -lt "$end" ] || because port_in_use "$port" || return 1 ;;
             *) [ "$now" -lt "$end" ] || because not_listening "$port" || return 1 ;;
             esac
-        elif ! starts; then
-            because exited "$code"
-            return 1
-        elif [ "$now" -ge "$end" ]; then
-            because timeout
-            return 1
         fi
         sleep 0.03
     done
@@ -862,13 +909,13 @@ commit() { # RELEASE
     bad_list "$1" || return 1
     last_of history
     [ "$last" != "$1" ] || return 0
-    {
-        [ ! -r "$dir/run/history" ] || while read -r release; do
-            [ "$release" != "$1" ] || break
-            printf '%s\n' "$release"
-        done <"$dir/run/history"
-        printf '%s\n' "$1"
-    } | tail -n 50 >"$dir/run/history.new" || because no_space || return 1
+    committed=$1
+    set --
+    [ ! -r "$dir/run/history" ] || while read -r release && [ "$release" != "$committed" ]; do
+        set -- "$@" "$release"
+    done <"$dir/run/history"
+    [ $# -lt 50 ] || shift $(($# - 49))
+    printf '%s\n' "$@" "$committed" >"$dir/run/history.new" || because no_space || return 1
     tool mv -T -- "$dir/run/history.new" "$dir/run/history"
 }
 
@@ -892,7 +939,10 @@ prune() { # N
     release_at .backup && backup=$named
     kept=0
     # shellcheck disable=SC2012  # the names are our own: hexadecimal and dashes
-    for release in $(cd "$dir/releases" && ls -1t); do
+    cd "$dir/releases" || because "command_failed 1" || return 1
+    releases=$(ls -1t)
+    cd /
+    for release in $releases; do
         case $release in *[!0-9a-f-]*) continue ;; esac
         kept=$((kept + 1))
         if [ "$kept" -gt "$1" ] && [ "$release" != "$current" ] && [ "$release" != "$backup" ]; then

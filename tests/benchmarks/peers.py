@@ -151,6 +151,7 @@ class Job:
         return {
             **os.environ,
             "PYTHONPATH": str(ROOT) if way.name == "process" else "",
+            "PYTHONDONTWRITEBYTECODE": "",  # as where ours is installed, and the peers are
             "SITE": str(self.site.folder),
             "TARBALL": str(self.folder / f"{self.version}.tar"),
             "HOSTS": " ".join(host.address for host in self.hosts),

@@ -27,7 +27,7 @@ FUNCTIONS = "".join(
 )
 EXTRA = Extra(".unifyweaver/port", 0o644, b"80\n")
 COREUTILS = [
-    "cat", "chmod", "comm", "cp", "cut", "grep", "head", "id", "ls", "mkdir", "mv", "nproc",
+    "cat", "chmod", "comm", "cp", "cut", "grep", "head", "id", "ls", "mkdir", "mv",
     "od",
     "readlink", "rm", "sed", "sha256sum", "sh", "sort", "stat", "tail", "tar", "touch", "tr",
     "wc", "awk", "ln",

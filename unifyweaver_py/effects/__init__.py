@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from unifyweaver_py._terms import Term
 from unifyweaver_py.effects import clock
-from unifyweaver_py.effects.archive import Base, Extra, shipment, tar_stream, touched_paths
+from unifyweaver_py.effects.archive import Base, Extra, shipment_stream, touched_paths
 from unifyweaver_py.effects.base import (
     EffectError,
     Effects,
@@ -110,7 +110,7 @@ class LiveEffects:
             case Term("release", (str(folder), list(patterns), str(expected), list(extras), base)):
                 scan = self._scanner.recall(folder, _patterns(patterns), expected)
                 files = [_extra(extra) for extra in extras]
-                return tar_stream(shipment(scan, files, _base(base), self._manifests))
+                return shipment_stream(scan, files, _base(base), self._manifests)
         raise TypeError(f"not a payload: {payload}")
 
     def reconnect(self, run: Term, target: Term) -> str | Term:

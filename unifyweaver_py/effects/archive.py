@@ -140,6 +140,13 @@ def tar_stream(shipped: Shipment) -> Iterator[bytes]:
     yield bytes(2 * tarfile.BLOCKSIZE)
 
 
+def shipment_stream(
+    scan: Scan, extras: Sequence[Extra], base: Base | None, cache: ManifestCache
+) -> Iterator[bytes]:
+    """The stream of a `shipment`, which is worked out when the first block is asked for."""
+    yield from tar_stream(shipment(scan, extras, base, cache))
+
+
 def in_blocks(chunks: Iterable[bytes], size: int) -> Iterator[bytes]:
     """The same bytes in blocks of exactly `size`, but for the last."""
     buffer = bytearray()

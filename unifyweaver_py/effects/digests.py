@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from operator import attrgetter
 from pathlib import Path
 
-from unifyweaver_py.effects.cache import CacheFolder
+from unifyweaver_py._cache import CacheFolder
 
 CHUNK = 1 << 18
 RACY_NS = 2_000_000_000

@@ -126,18 +126,18 @@ def _sized(value: bytes) -> bytes:
     return len(value).to_bytes(8, "big") + value
 
 
+def _hashed(entry: Entry) -> bytes:
+    what = (
+        _sized(entry.target) if entry.kind == "l" else entry.size.to_bytes(8, "big") + entry.digest
+    )
+    return PUBLIC[entry.kind] + _sized(entry.path) + what
+
+
 def release_hash(entries: Iterable[Entry]) -> str:
     """SHA-256, hex, over kind, path and content (or link target) of each entry, each with its
     length. Whether a file is private does not count: that is a matter of the umask.
     """
-    total = hashlib.sha256()
-    for entry in entries:
-        total.update(PUBLIC[entry.kind] + _sized(entry.path))
-        if entry.kind == "l":
-            total.update(_sized(entry.target))
-        else:
-            total.update(entry.size.to_bytes(8, "big") + entry.digest)
-    return total.hexdigest()
+    return hashlib.sha256(b"".join(map(_hashed, entries))).hexdigest()
 
 
 class _Tree:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from unifyweaver_py.effects.cache import CacheFolder
+from unifyweaver_py._cache import CacheFolder
 from unifyweaver_py.effects.files import Entry
 
 LINK = b"#link "

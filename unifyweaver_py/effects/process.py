@@ -14,7 +14,6 @@ from contextlib import suppress
 from typing import IO
 
 from unifyweaver_py._terms import Term
-from unifyweaver_py.effects.archive import in_blocks
 from unifyweaver_py.effects.base import (
     POLL,
     DeadlineError,
@@ -64,7 +63,7 @@ def run_script(
     except OSError as error:
         return failed(unreachable(str(error)))
     run.count(host, execs=1)
-    conversation = _Conversation(process, in_blocks(followed(text, payload), BLOCK))
+    conversation = _Conversation(process, followed(text, payload, BLOCK))
     try:
         return conversation.hold(time.monotonic() + seconds, stop)
     finally:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator
 
 from unifyweaver_py._terms import PrologString, Term
+from unifyweaver_py.effects.archive import in_blocks
 from unifyweaver_py.effects.base import Reason
 from unifyweaver_py.effects.vault import own_vault
 
 LAST_ERROR_LINES = 20
+
+shipped = threading.Event()
+"""Something was sent to a host, which is busy with it for a while."""
 
 
 def lines_of(text: bytes) -> list[PrologString]:
@@ -69,8 +74,8 @@ def command_line(script: bytes, *, sudo: bool) -> str:
 
 # The process group of the script, on its standard error: what is to be ended when it has to be.
 REPORT_GROUP = (
-    b"( { read -r _ _ _ _ group _ </proc/$$/stat; } 2>/dev/null"
-    b' && echo "unifyweaver-group $group" >&2 );'
+    b"{ { read -r _ _ _ _ group _ </proc/$$/stat; } 2>/dev/null"
+    b' && echo "unifyweaver-group $group" >&2; };'
 )
 
 
@@ -82,7 +87,11 @@ def framed(script: str, *, report_group: bool = False) -> bytes:
     return b"{ " + start + script.encode("utf-8", "surrogateescape") + b"\n}\n"
 
 
-def followed(text: bytes, payload: Iterable[bytes]) -> Iterator[bytes]:
-    """The standard input of the command: the script, then the payload."""
+def followed(text: bytes, payload: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """The standard input of the command: the script, then the payload in blocks of that size. The
+    script begins while the payload is still worked out.
+    """
     yield text
-    yield from payload
+    for block in in_blocks(payload, size):
+        yield block
+        shipped.set()

@@ -18,7 +18,6 @@ import paramiko
 from paramiko.ssh_exception import SSHException
 
 from unifyweaver_py._terms import Term
-from unifyweaver_py.effects.archive import in_blocks
 from unifyweaver_py.effects.base import (
     POLL,
     DeadlineError,
@@ -62,7 +61,7 @@ def run_script(
     except EffectError as error:
         return failed(error.reason)
     text = framed(script, report_group=True)
-    blocks = in_blocks(followed(text, payload), PACKET - 64)
+    blocks = followed(text, payload, PACKET - 64)
     exec_ = _Exec(connection, command_line(text, sudo=sudo), blocks, sudo=sudo)
     try:
         return exec_.hold(deadline, stop)
