@@ -132,3 +132,21 @@ def test_sudo_never_asks(site: Site, free_port: int, tmp_path: Path, stand_ins: 
     assert done.returncode == 0
     assert set((tmp_path / "state/sudo").read_text().splitlines()) == {"-n sh", "-n rsync"}
     assert str(site.deploy()) == "unchanged"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        'python3 server.py --port "$PORT"; exit',
+        '(python3 server.py --port "$PORT" &); exec sleep 1000',
+        'python3 server.py --port "$PORT" & exec sleep 1000',
+    ],
+    ids=["child", "orphan", "child of another program"],
+)
+def test_whichever_process_listens_is_found(
+    site: Site, tmp_path: Path, free_port: int, command: str
+) -> None:
+    remote = str(tmp_path / "remote")
+    options = {"remote_dir": remote, "port": free_port, "start_command": command}
+    site.declare({"localhost": {}}, method="local", healthy_deadline=10, **options)
+    assert str(site.deploy()) == "deployed"
