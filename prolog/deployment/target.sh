@@ -300,8 +300,8 @@ looked() {
 }
 
 since() { # when the process was started
-    clock
-    got since "$(($(date +%s) - (now - born) / 100))"
+    started_at=$(awk '$1 == "btime" { print $2 }' /proc/stat)
+    got since "$((started_at + born / 100))"
 }
 
 # What a deployment has to know beside that.
@@ -939,7 +939,7 @@ prune() { # N
     release_at .backup && backup=$named
     kept=0
     # shellcheck disable=SC2012  # the names are our own: hexadecimal and dashes
-    cd "$dir/releases" || because "command_failed 1" || return 1
+    cd "$dir/releases" 2>/dev/null || return 0
     releases=$(ls -1t)
     cd /
     for release in $releases; do
