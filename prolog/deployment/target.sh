@@ -593,7 +593,7 @@ reuse() { # FOLDER
     { untouched >"${work}found" && sort -z "${work}found" >"${work}usable"; } &
     usable=$!
     digest .unifyweaver/manifest && [ "$sum" = "$base_digest" ] &&
-        work=$work manifest=$base/.unifyweaver/manifest awk "$plain$entry$rebuild" "$1/.unifyweaver/difference" &&
+        work=$work manifest=$base/.unifyweaver/manifest to=$1/.unifyweaver/manifest awk "$plain$entry$rebuild" "$1/.unifyweaver/difference" &&
         transfer "$1"
     code=$?
     wait "$usable" && [ "$code" -eq 0 ] || return 1
@@ -608,9 +608,9 @@ each_copied() { # OPTION… of cp
     xargs -0 -n 1000 -P 4 cp -P --parents "$@" -t "$folder" -- <"${work}paths"
 }
 
-transfer() { # FOLDER: gets what is listed, and the new manifest
+transfer() { # FOLDER, which has its new manifest: gets what is listed
     folder=$1
-    { digest "${work}manifest" && [ "$sum" = "$wanted_digest" ] && sort -z "${work}kept" >"${work}needed"; } &
+    { digest "$folder/.unifyweaver/manifest" && [ "$sum" = "$wanted_digest" ] && sort -z "${work}kept" >"${work}needed"; } &
     needed=$!
     { [ ! -s "${work}folders" ] || (cd "$folder" && exec xargs -0 mkdir -p -- <"${work}folders"); } &&
         if [ "$how" = link ]; then
@@ -621,7 +621,7 @@ transfer() { # FOLDER: gets what is listed, and the new manifest
     code=$?
     wait "$needed" && [ "$code" -eq 0 ] || return 1
     stamp=$folder/.unifyweaver/difference
-    cd "$folder" && mv -- "${work}manifest" .unifyweaver/manifest &&
+    cd "$folder" &&
         xargs -0 touch -r "$stamp" -- . .unifyweaver/manifest <"${work}folders" || return 1
     if [ "$how" != link ]; then # a link is the file itself, a copy may be short
         counted=$(find . -path ./.unifyweaver -prune -o -type f -printf '%s\n' | awk '{ sum += $1 } END { printf "%d %.0f", NR, sum }')
@@ -668,7 +668,7 @@ function keep(line) {
     while (sub(/\/[^\/]*$/, "", path) && !(path in made)) { made[path]; printf "%s%c", path, 0 >folders }
 }
 BEGIN {
-    base = ENVIRON["manifest"]; work = ENVIRON["work"]; manifest = work "manifest"
+    base = ENVIRON["manifest"]; work = ENVIRON["work"]; manifest = ENVIRON["to"]
     kept = work "kept"; paths = work "paths"; folders = work "folders"
     printf "" >folders
 }
@@ -905,7 +905,7 @@ confirm() { # RELEASE
 
 # The releases that were active and confirmed, oldest first; going back to one takes the later ones off.
 commit() { # RELEASE
-    clear_away "$dir/run/script"
+    [ ! -e "$dir/run/script" ] || printf '' >"$dir/run/script"
     bad_list "$1" || return 1
     last_of history
     [ "$last" != "$1" ] || return 0
