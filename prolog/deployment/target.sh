@@ -203,6 +203,7 @@ owns() {
     listeners "$2"
     [ -n "$sockets" ] || return 1
     members "$1"
+    [ -n "$alive" ] || return 2
     set --
     for member in $alive; do set -- "$@" "/proc/$member/fd"; done
     held=$(ls -l "$@" 2>/dev/null)
