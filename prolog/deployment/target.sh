@@ -587,13 +587,13 @@ assemble() { # FOLDER
 reuse() { # FOLDER
     LC_ALL=C
     export LC_ALL
-    read -r base base_digest how wanted_digest files bytes <"$1/.unifyweaver/difference"
+    read -r base base_digest how wanted files bytes <"$1/.unifyweaver/difference"
     base=$dir/releases/$base
     work=$1/.unifyweaver/work-
     cd "$base" || return 1
-    { untouched >"${work}found" && sort -z "${work}found" >"${work}usable"; } &
+    { untouched >"${work}found" && exec sort -z "${work}found" >"${work}usable"; } &
     usable=$!
-    digest .unifyweaver/manifest && [ "$sum" = "$base_digest" ] &&
+    digest .unifyweaver/manifest && [ "$sum" = "$base_digest" ] && # only then are its paths known
         work=$work manifest=$base/.unifyweaver/manifest to=$1/.unifyweaver/manifest awk "$plain$entry$rebuild" "$1/.unifyweaver/difference" &&
         transfer "$1"
     code=$?
@@ -611,9 +611,9 @@ each_copied() { # OPTION… of cp
 
 transfer() { # FOLDER, which has its new manifest: gets what is listed
     folder=$1
-    { digest "$folder/.unifyweaver/manifest" && [ "$sum" = "$wanted_digest" ] && sort -z "${work}kept" >"${work}needed"; } &
+    { digest "$folder/.unifyweaver/manifest" && [ "$sum" = "$wanted" ] && exec sort -z "${work}kept" >"${work}needed"; } &
     needed=$!
-    { [ ! -s "${work}folders" ] || (cd "$folder" && exec xargs -0 mkdir -p -- <"${work}folders"); } &&
+    { [ ! -s "${work}folders" ] || { cd "$folder" && xargs -0 mkdir -p -- <"${work}folders" && cd "$base"; }; } &&
         if [ "$how" = link ]; then
             each_copied -l
         else # not every cp can share what it copies
@@ -812,7 +812,7 @@ gone() { # SECONDS: the whole group has ended within that time
     while lives "$pid" "$born" || { members "$pid" && [ -n "$alive" ]; }; do
         clock
         [ $((now - begun)) -lt $(($1 * 100)) ] || return 1
-        if [ $((now - begun)) -lt 10 ]; then sleep 0.01; else sleep 0.05; fi # most end at once
+        nap
     done
 }
 
@@ -884,8 +884,18 @@ await_listening() { # RELEASE SECONDS
             *) [ "$now" -lt "$end" ] || because not_listening "$port" || return 1 ;;
             esac
         fi
-        sleep 0.03
+        nap
     done
+}
+
+# Before another look at what began at $begun: what is over soon is noticed soon, and what takes long is looked at less.
+nap() {
+    case $((now - begun)) in
+    ?) sleep 0.02 ;;
+    1?) sleep 0.03 ;;
+    ??) sleep 0.08 ;;
+    *) sleep 0.2 ;;
+    esac
 }
 
 # What was launched is on its way. Otherwise it has ended, with the exit code $code.
