@@ -104,6 +104,11 @@ TYPOS = {
         "declare_service(web, [prot(80)])",
         "There is no service option prot(80); did you mean port?",
     ),
+    "option without a value": (
+        lambda: uw.once("declare_service(web, [prt()])"),
+        "declare_service(web, [prt()])",
+        "There is no service option prt(); did you mean port?",
+    ),
     "method option": (
         lambda: uw.declare_deploy_method("web", "ssh", usr="me"),
         "declare_deploy_method(web, ssh, [usr(me)])",

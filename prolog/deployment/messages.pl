@@ -139,7 +139,7 @@ text(type_error(Type, Culprit)) -->
 %   Where Option, unknown in Scope, belongs.
 
 known_elsewhere(Scope, Option) -->
-    { functor(Option, Name, _),
+    { ( compound(Option) -> compound_name_arity(Option, Name, _) ; Name = Option ),
       member(Other-Where, [service-'the service', method-'the deploy method']),
       Other \== Scope,
       option_row(Other, Name, _, _, _) },
