@@ -827,8 +827,7 @@ start() { # RELEASE SECONDS
     fi
     ! left_behind || because already_running none || return 1
     read -r port <"$release/.unifyweaver/port"
-    listeners "$port"
-    [ -z "$sockets" ] || because port_in_use "$port" || return 1
+    vacant "$port" || because port_in_use "$port" || return 1
     folders "$dir/run" "$dir/log" || return 1
     record 2>/dev/null || because no_space || return 1
     if [ -f "$release/.unifyweaver/unit" ]; then
@@ -843,6 +842,17 @@ start() { # RELEASE SECONDS
     fi
     log_tail
     return 1
+}
+
+# Nobody listens on the port, or soon nobody does: threads of what was stopped may outlive its leader for a moment.
+vacant() { # PORT
+    clock
+    begun=$now
+    while listeners "$1" && [ -n "$sockets" ]; do
+        clock
+        [ $((now - begun)) -lt 200 ] || return 1
+        nap
+    done
 }
 
 # The new session's leader records itself (pid, start time, boot) before it becomes the service.
