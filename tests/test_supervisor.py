@@ -150,3 +150,36 @@ def test_whichever_process_listens_is_found(
     options = {"remote_dir": remote, "port": free_port, "start_command": command}
     site.declare({"localhost": {}}, method="local", healthy_deadline=10, **options)
     assert str(site.deploy()) == "deployed"
+
+
+LINGERING = """
+import ctypes, http.server, os, platform, signal, sys, threading, time
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+
+def leave(*_):
+    threading.Thread(target=lambda: (time.sleep(0.7), os._exit(0))).start()
+    ctypes.CDLL(None).syscall({"x86_64": 60}.get(platform.machine(), 93), 0)  # ends this thread alone
+
+server = http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler)
+threading.Thread(target=server.serve_forever).start()
+signal.signal(signal.SIGTERM, leave)
+while True:
+    signal.pause()
+"""
+
+
+def test_port_is_waited_for_that_the_last_thread_has_not_left(
+    site: Site, tmp_path: Path, free_port: int
+) -> None:
+    """A leader whose threads go on is a zombie, and the socket is theirs."""
+    (site.folder / "lingering.py").write_text(LINGERING)
+    options = {"port": free_port, "start_command": 'exec python3 lingering.py "$PORT"'}
+    site.declare({"localhost": {}}, "local", remote_dir=str(tmp_path / "remote"), **options)
+    assert str(site.deploy()) == "deployed"
+    site.release("2")
+    result = site.deploy()
+    assert str(result) == "deployed"
