@@ -189,3 +189,19 @@ except _errors.LoadError as error:
         assert f"{source}:" in said
         assert "Syntax error" in said or "yntax" in said
     assert not any(name.startswith("deployment_glue") for name in compiled(cache))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")
+@pytest.mark.parametrize("kilobytes", [4, 32])
+def test_on_a_full_disk_the_sources_are_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, python: Callable[..., str], kilobytes: int
+) -> None:
+    """Neither of the two compiled files finds its place, or only the first."""
+    full = tmp_path / "full"
+    full.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", full], check=True)
+    monkeypatch.setenv("TMPDIR", str(full))
+    try:
+        assert "port" in python()
+    finally:
+        subprocess.run(["umount", full], check=True)

@@ -37,7 +37,13 @@ from unifyweaver_py._clib import (
     signals_kept,
 )
 from unifyweaver_py._compiled import Compiled
-from unifyweaver_py._errors import EngineUnavailable, LoadError, LoadProblem, PrologNotFound
+from unifyweaver_py._errors import (
+    EngineUnavailable,
+    LoadError,
+    LoadProblem,
+    PrologError,
+    PrologNotFound,
+)
 from unifyweaver_py._interrupts import PrologEngine
 from unifyweaver_py._iterations import Iterations
 from unifyweaver_py._paths import prolog_dir
@@ -163,17 +169,27 @@ class Engine:
     def compile_first(self, file: Path) -> bool:
         """Compile a Prolog file while nothing else of this library is loaded, and load it."""
         goal = Term("qcompile", (str(file), [Term("include", ("user",))]))
-        return self.once(goal, module="user") is not None
+        try:
+            return self.once(goal, module="user") is not None
+        except (
+            PrologError
+        ):  # as on a full disk; what is wrong with a source is told when it is loaded
+            return False
 
     def compile(self, file: Path) -> bool:
-        """Compile a Prolog file with all that it loads, and load it; false after a warning.
+        """Compile a Prolog file with all that it loads, and load it.
+
+        False after a warning, and where it could not be written, as on a full disk.
 
         Raises:
-            LoadError: it printed an error.
+            LoadError: there is an error in a source.
         """
         goal = "deployment_engine:compile(File, Problems)"
         solution = self.once(goal, {"File": str(file)}, module="user")
-        return not self._complain(solution, str(prolog_dir()))
+        problems = self._problems(solution, str(prolog_dir()))
+        if any(problem.kind == "error" and problem.line for problem in problems):
+            raise LoadError(str(prolog_dir()), problems)
+        return not problems
 
     def open_library(self, folder: str) -> None:
         """Find Prolog libraries in a folder, and import `library(deployment_glue)` if it is there.
@@ -186,13 +202,9 @@ class Engine:
             {"Folder": folder, "Module": DEFAULT_MODULE},
             module="user",
         )
-        self._complain(solution, folder)
-
-    def _complain(self, solution: dict[str, Value] | None, file: str) -> tuple[LoadProblem, ...]:
-        problems = self._problems(solution, file)
+        problems = self._problems(solution, folder)
         if any(problem.kind == "error" for problem in problems):
-            raise LoadError(file, problems)
-        return problems
+            raise LoadError(folder, problems)
 
     def _problems(self, solution: dict[str, Value] | None, file: str) -> tuple[LoadProblem, ...]:
         """Return what was reported while a file was loaded, and let its operators take effect."""
