@@ -249,6 +249,85 @@ def test_rollback_point_that_changed_between_look_and_lock_is_kept(host: Host, s
     assert os.readlink(host.dir / ".backup") == backup
 
 
+def test_lock_that_a_lost_script_gave_back_is_regained(host: Host) -> None:
+    assert host.run("own", "step l lock 30 none none", "step u unlock")[-1] == "end u ok"
+    assert host.holder == ""
+    assert host.run("own", "step r regain 0", "step p prune 1", "step u unlock")[-1] == "end u ok"
+    assert [path.name for path in (host.dir / "run").glob("[!s]*")] == []
+
+
+def test_lock_that_is_still_held_is_regained_and_its_script_ended(host: Host) -> None:
+    host.run("own", "step l lock 30 none none")
+    begun = host.dir / "begun"
+    acts = f"acts() {{ : >'{begun}'; sleep 20; }}"
+    with subprocess.Popen(
+        ["setsid", "sh", host.file("own", acts, "step a acts", "step u unlock")]
+    ) as script:
+        while not begun.exists():
+            time.sleep(0.01)
+        assert host.run("own", "step r regain 0", "step p prune 1")[-1] == "end p ok"
+        assert script.wait(5) == 143
+    assert host.holder == "own"
+
+
+@pytest.mark.parametrize("at_work", [False, True])
+def test_lock_that_somebody_had_since_is_not_regained(host: Host, at_work: bool) -> None:
+    host.run("own", "step l lock 30 none none", "step u unlock")
+    host.run("other", "step l lock 30 none none", *([] if at_work else ["step u unlock"]))
+    assert host.run("own", "step r regain 0", "step p prune 1")[-1] == "end r failed not_regained"
+    assert host.holder == ("other" if at_work else "")
+    assert host.run("own", "step r regain 0")[-1] == "end r failed not_regained"
+
+
+def test_lock_that_was_never_had_is_not_regained(host: Host) -> None:
+    """It was refused; who had it is gone, and was dispossessed."""
+    host.held("other", expiry=now() + 2000)
+    assert host.run("own", "step l lock 30 none none")[-1].startswith("end l failed held ")
+    host.run("third", "step t take_over other ended")
+    assert host.run("own", "step r regain 0")[-1] == "end r failed not_regained"
+    assert host.holder == ""
+
+
+def test_lock_that_was_taken_over_is_not_regained(host: Host) -> None:
+    host.run("own", "step l lock 30 none none")
+    host.run("other", "step t take_over own ended")
+    assert host.run("own", "step r regain 0")[-1] == "end r failed not_regained"
+
+
+def test_lock_that_is_being_given_back_is_waited_for(host: Host) -> None:
+    """A script is between the two renames that give it back."""
+    host.run("own", "step l lock 30 none none")
+    slow = 'clear_away() { case $1 in */spare) sleep 0.5 ;; esac; command rm -rf -- "$@"; }'
+    command = ["sh", host.file("own", slow, "step u unlock")]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL):
+        while host.holder:
+            time.sleep(0.01)
+        assert host.run("own", "step r regain 0", "step p prune 1")[-1] == "end p ok"
+    assert host.holder == "own"
+
+
+def test_watchdog_that_went_back_is_told_to_who_would_undo(host: Host) -> None:
+    host.run("own", "step l lock 30 none none")
+    (host.dir / "run/watch.own").touch()
+    host.run("own", "go_back() { :; }", "watch 0 5")
+    assert host.holder == ""
+    assert host.run("own", "step r regain 0")[-1] == "end r failed not_confirmed_in_time"
+    host.run("other", "step l lock 30 none none")
+    assert not list((host.dir / "run").glob("watch.*"))
+
+
+def test_rollback_point_that_was_pruned_is_none(host: Host) -> None:
+    """So an undo that comes after the pruning is whole."""
+    (host.dir / "releases/a/.unifyweaver").mkdir(parents=True)
+    said = host.run(
+        "own", "step l lock 30 none none", "step i intend a gone none b running",
+        "step c link current a", "step b link .backup gone", "step s settle", "step u unlock",
+    )  # fmt: skip
+    assert said[-1] == "end u ok"
+    assert not (host.dir / ".backup").is_symlink()
+    assert not (host.dir / "run/intent").read_text().strip()
+
+
 def commands() -> str:
     """Those of all processes that run."""
     found = []

@@ -14,13 +14,8 @@ intended() { # sets intent_of, was, was_backup, ran, goal, wanted; fails where n
 }
 
 # On a full disk something can still be stopped.
-intend() { # WAS BACKUP RAN GOAL running|stopped
+intend() { # WAS BACKUP RAN GOAL running|stopped|back
     note_intent "$token" "$@" || [ "$5" = stopped ] || because no_space
-}
-
-# What is undone is not finished by who finds it.
-turn_back() {
-    ! intended || note_intent "$intent_of" "$was" "$was_backup" "$ran" "$goal" back || because no_space
 }
 
 note_intent() { # the record, or nothing
@@ -41,7 +36,10 @@ found() { # sets current, backup (releases, or none) and runs (a release, none, 
     if process; then runs=$active; elif left_behind; then runs=-; fi
 }
 
-as_before() { [ "$current $backup $runs" = "$was $was_backup $ran" ]; }
+as_before() {
+    [ -d "$dir/releases/$was_backup" ] || was_backup=none # it was pruned
+    [ "$current $backup $runs" = "$was $was_backup $ran" ]
+}
 
 # A release that was confirmed is the last of the history.
 as_intended() {

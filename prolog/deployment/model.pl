@@ -97,9 +97,8 @@ begins(Host, State, host(Host, State)).
 
 %!  model_effect(+Effect, -Outcome) is det.
 
-model_effect(remote(Context, Steps), Outcomes) :-
-    arg(2, Context, Host),
-    remote(Steps, Host, Outcomes).
+model_effect(remote(context(_, Host, _, _, _, Token), Steps), Outcomes) :-
+    remote(Steps, Host, Token, Outcomes).
 model_effect(probe(target(_, Host, _), _), Answer) :-
     b_getval(deployment_model, model(Script, States, Time)),
     once(( scripted(Script, answers(Host, Answers)) ; Answers = [200] )),
@@ -170,25 +169,35 @@ keep_state(Host, State, Time) :-
     (   selectchk(Host-_, States0, States) -> true ; States = States0 ),
     b_setval(deployment_model, model(Script, [Host-State|States], Time)).
 
-remote([], _, []).
-remote([do(Id, Mode, Action)|Steps], Host, [outcome(Id, Result, Notes, Time, Time)|Outcomes]) :-
+remote([], _, _, []).
+remote([do(Id, Mode, Action)|Steps], Host, Token, [outcome(Id, Result, Notes, Time, Time)|Outcomes]) :-
     b_getval(deployment_model, model(Script, States, Time)),
     state(Host, Script, States, State0),
-    happens(Script, Host, Id, Action, State0, State1, Result0, Notes0),
+    (   without_lease(Token, Action, State0)
+    ->  State1 = State0, Result0 = failed(lock_lost), Notes0 = []
+    ;   happens(Script, Host, Id, Action, State0, State1, Result0, Notes0)
+    ),
     (   interrupted(Script, Host, Id, Action, State0, Reason, Reached)
     ->  Result = unknown(Reason), Notes = [],
         ( Reached == before -> State = State0 ; State = State1 ),
         keep_state(Host, [lost(Id)|State], Time),
-        ( Reached == end -> after(Result0, Mode, Steps, Host, _) ; true ),
+        ( Reached == end -> after(Result0, Mode, Steps, Host, Token, _) ; true ),
         none_heard(Steps, Result, Outcomes)
     ;   Result = Result0, Notes = Notes0,
         keep_state(Host, State1, Time),
-        after(Result, Mode, Steps, Host, Outcomes)
+        after(Result, Mode, Steps, Host, Token, Outcomes)
     ).
 
-after(ok, _, Steps, Host, Outcomes) :- !, remote(Steps, Host, Outcomes).
-after(failed(_), may, Steps, Host, Outcomes) :- !, remote(Steps, Host, Outcomes).
-after(failed(_), must, Steps, _, Outcomes) :- none_heard(Steps, not_run, Outcomes).
+after(ok, _, Steps, Host, Token, Outcomes) :- !, remote(Steps, Host, Token, Outcomes).
+after(failed(_), may, Steps, Host, Token, Outcomes) :- !, remote(Steps, Host, Token, Outcomes).
+after(failed(_), must, Steps, _, _, Outcomes) :- none_heard(Steps, not_run, Outcomes).
+
+%   An operation that takes a lease changes nothing without it.
+
+without_lease(leased(_, _), Action, State) :-
+    \+ memberchk(leased, State),
+    functor(Action, Name, _),
+    \+ memberchk(Name, [observe, survey, log_tail, lock, keep, regain, unlock, take_over, disarm]).
 
 none_heard(Steps, Result, Outcomes) :-
     findall(outcome(Id, Result, [], none, none), member(do(Id, _, _), Steps), Outcomes).
@@ -234,6 +243,7 @@ refusal(lock(_, _, _), State, held(Machine, Pid, Born, Owner, Since, Purpose)) :
     !.
 refusal(lock(_, _, _), _, changed_meanwhile) :- !.
 refusal(keep, _, lock_lost) :- !.
+refusal(regain(_), _, not_regained) :- !.
 refusal(_, _, not_deployed).
 
 named(Id:Name, Id, Action) :- !, action_name(Action, Name).
@@ -247,6 +257,7 @@ action_name(Action, Name) :- functor(Action, Name, _).
 
 hidden(asked(_)).
 hidden(leased).
+hidden(given_back).
 hidden(lost(_)).
 
 %   becomes(+Action, +State0, -State, -Notes) is semidet: fails where the real action would.
@@ -256,8 +267,11 @@ becomes(lock(_, Id, Backup), State0, [leased|State], []) :-
     \+ memberchk(lock(_, _, _, _, _, _, _, _), State0),
     still(current, Id, State0),
     still(backup, Backup, State0),
-    subtract(State0, [leased], State).
+    subtract(State0, [leased, given_back], State).
 becomes(keep, State, State, []) :- memberchk(leased, State).
+becomes(regain(_), State0, [leased|State], []) :-
+    once(( member(Had, [leased, given_back]), memberchk(Had, State0) )),
+    subtract(State0, [leased, given_back], State).
 becomes(intend(Was, Backup, Ran, Goal, Wanted), State0, [intent(modelled, Was, Backup, Ran, Goal, Wanted)|State], []) :-
     without(intent, State0, State).
 becomes(settle, State0, State, []) :-
@@ -266,15 +280,14 @@ becomes(settle, State0, State, []) :-
     ->  State = State0
     ;   without(intent, State0, State)
     ).
-becomes(turn_back, State0, State, []) :-
-    (   memberchk(intent(Token, Was, Backup, Ran, Goal, _), State0)
-    ->  without(intent, State0, Others),
-        State = [intent(Token, Was, Backup, Ran, Goal, back)|Others]
-    ;   State = State0
-    ).
 becomes(arm(_, _), State, State, []).
 becomes(disarm(_), State, State, []).
-becomes(unlock, State0, State, []) :- subtract(State0, [leased], State).
+becomes(unlock, State0, State, []) :-
+    (   memberchk(leased, State0)
+    ->  subtract(State0, [leased], Others),
+        State = [given_back|Others]
+    ;   State = State0
+    ).
 becomes(take_over(Token, _), State0, State, []) :- subtract(State0, [lock(Token, _, _, _, _, _, _, _)], State).
 becomes(survey, State0, State, Notes) :- becomes(observe, State0, State, Notes).
 becomes(observe, State, State, Notes) :-

@@ -71,8 +71,9 @@ simple(balance(_, Server, ready(Seconds)), 'have the load balancer give requests
 simple(record(_), 'note in the ledger what was seen', []).
 simple(discard(Id), 'remove release ~w', [Id]).
 simple(lock(_, _, _), 'take the lock', []).
-simple(turn_back, 'note that it is undone', []).
+simple(regain(_), 'take the lock again, where a script that was lost has given it back', []).
 simple(unlock, 'give the lock back', []).
+simple(intend(_, _, _, _, back), 'note that it is undone', []) :- !.
 simple(intend(_, _, _, _, _), 'write down what was there, and what is to be', []).
 simple(arm(Seconds, _), 'have the host go back by itself, unless it is told otherwise within ~w s', [Seconds]).
 simple(reconnect, 'connect anew', []).
@@ -151,6 +152,7 @@ plain(known_bad_release(Hash), 'release ~w failed its health check before', [Has
 plain(changed_meanwhile, 'another release became active meanwhile', []).
 plain(not_confirmed_in_time, 'it was not confirmed in time, and the host went back by itself', []).
 plain(lock_lost, 'somebody else took the lock', []).
+plain(not_regained, 'the connection was lost, and the lock is not this operation\'s any more', []).
 plain(cancelled, 'it was cancelled', []).
 plain(no_rollout_to_resume, 'no rollout was left before it had come to all hosts', []).
 plain(release_changed(Old, New), 'the rollout was of release ~w, and this would be ~w', [Old, New]).

@@ -17,7 +17,7 @@ far as it can.
 */
 
 :- autoload(library(apply), [maplist/3, exclude/3]).
-:- autoload(library(lists), [append/3, member/2, memberchk/2, reverse/2]).
+:- autoload(library(lists), [append/3, last/2, member/2, memberchk/2, reverse/2]).
 :- use_module(balancers, [balance/5]).
 :- use_module(effects, [effect/2, in_phase/2, with_backend/3, backend_setting/3]).
 :- use_module(journal, [journal_apart/1, journal_entry/4]).
@@ -101,11 +101,25 @@ ask(Effect, Answer) :-
 %   unknown, undoing ends: what comes next builds on it.
 
 undo_steps(Reversed, Steps) :-
-    undoing_steps(Reversed, Steps0),
-    (   member(done(step(intend, Host, _, _), _, _, _), Reversed)
-    ->  Steps = [step(turn_back, Host, try(turn_back), again)|Steps0]
-    ;   Steps = Steps0
+    undoing_steps(Reversed, Undoing),
+    findall(Step, undone_first(Reversed, Undoing, Step), First),
+    append(First, Undoing, Steps).
+
+%   Who has no lock touches nothing.  What is undone is not finished by who finds it.
+
+undone_first(Reversed, _, step(regain, Host, regain(Seconds), again)) :-
+    Reversed = [_, _|_],
+    last(Reversed, done(step(_, Host, lock(_, _, _), _), Result, _, _)),
+    Result \= failed(_),
+    (   member(done(step(intend, _, _, Undo), _, _, _), Reversed), memberchk(disarm(Seconds0), Undo)
+    ->  Seconds = Seconds0
+    ;   Seconds = 0
     ).
+undone_first(Reversed, Undoing, step(turn_back, Host, try(intend(Was, Backup, Ran, Goal, back)), again)) :-
+    memberchk(done(step(intend, Host, intend(Was, Backup, Ran, Goal, _), _), _, _, _), Reversed),
+    once(( member(step(_, _, try(Action), _), Undoing),
+           functor(Action, Name, _),
+           memberchk(Name, [link, start, stop, commit]) )).
 
 undoing_steps(Reversed, Steps) :-
     findall(step(Id, Host, try(Action), Again),
@@ -125,7 +139,7 @@ nth_action(Actions, N, Action) :-
     N is N0 + 1.
 
 perform(Plan0, Context, Done0, Done, Verdict) :-
-    exclude(after_failed_hook(Done0), Plan0, Plan),
+    exclude(pointless(Done0), Plan0, Plan),
     barrier(Plan, Group, Rest),
     (   Group == []
     ->  Done = Done0, Verdict = completed
@@ -145,9 +159,13 @@ perform(Plan0, Context, Done0, Done, Verdict) :-
         )
     ).
 
-%   A hook is left out when an earlier one of its event failed.
+%   A hook is left out when an earlier one of its event failed, and the health of what did not start again is not asked for.
 
-after_failed_hook(Done, step(_, _, Action, _)) :-
+pointless(Done, step(_, _, try(probe(_, _, _)), _)) :-
+    member(done(step(_, _, try(start(_, _)), _), Result, _, _), Done),
+    !,
+    Result \== ok.
+pointless(Done, step(_, _, Action, _)) :-
     hook_event(Action, Event),
     member(done(step(_, _, Earlier, _), Result, _, _), Done),
     Result \== ok,
@@ -203,34 +221,46 @@ remote_step(step(_, _, Action0, _)) :-
 bare(try(Action), Action) :- !.
 bare(Action, Action).
 
-perform_group(Group, Context, _, Outcomes) :-
+perform_group(Group, Context, Done, Outcomes) :-
     Group = [Step|_],
     remote_step(Step),
     !,
     maplist(script_step, Group, Steps),
     effect(remote(Context, Steps), Outcomes0),
-    again(Group, Context, Outcomes0, Outcomes).
+    again(Group, Context, Done, Outcomes0, Outcomes).
 perform_group([step(Id, _, Action0, _)], Context, Done, [outcome(Id, Result, Notes, Begin, End)]) :-
     bare(Action0, Action),
     effect(now, Begin),
     controller(Action, Context, Done, Result, Notes),
     effect(now, End).
 
-again(Group, Context, Outcomes0, Outcomes) :-
+again(Group, Context, Done, Outcomes0, Outcomes) :-
     findall(Step,
             ( member(Step, Group), Step = step(Id, _, _, again),
               memberchk(outcome(Id, unknown(_), _, _, _), Outcomes0) ),
             Lost),
     (   Lost == []
     ->  Outcomes = Outcomes0
-    ;   maplist(script_step, Lost, Steps),
+    ;   regaining(Lost, Group, Done, All),
+        maplist(script_step, All, Steps),
         effect(remote(Context, Steps), Outcomes1),
         maplist(latest(Outcomes1), Outcomes0, Outcomes)
     ).
 
+%   A script that was lost may have given the lock back this time, too.
+
+regaining(Lost, Group, Done, Steps) :-
+    Regain = step(regain, _, _, _),
+    (   \+ memberchk(Regain, Lost),
+        ( member(Regain, Group) ; member(done(Regain, _, _, _), Done) )
+    ->  Steps = [Regain|Lost]
+    ;   Steps = Lost
+    ).
+
 latest(Newer, outcome(Id, _, _, _, _), Outcome) :-
-    Outcome = outcome(Id, _, _, _, _),
+    Outcome = outcome(Id, Result, _, _, _),
     memberchk(Outcome, Newer),
+    Result \== not_run,
     !.
 latest(_, Outcome, Outcome).
 

@@ -49,10 +49,10 @@ remote_words(prune(Keep),       [prune, Keep],           60).
 remote_words(log_tail,          [log_tail],              15).
 remote_words(intend(W, B, R, G, Wanted), [intend, W, B, R, G, Wanted], 15).
 remote_words(settle,            [settle],                15).
-remote_words(turn_back,         [turn_back],             15).
 remote_words(arm(T, D),         [arm, Whole, Start],     15) :- Whole is ceiling(T), Start is ceiling(D).
 remote_words(disarm(T),         [disarm, Whole],         S) :- Whole is ceiling(T), S is T + 5.
 remote_words(lock(T, Id, Back), [lock, T, Id, Back],     15).
+remote_words(regain(T),         [regain, Whole],         S) :- Whole is ceiling(T), S is T + 15.
 remote_words(unlock,            [unlock],                15).
 remote_words(keep,              [keep],                  15).
 remote_words(take_over(Of, How), [take_over, Of, How],   30).
@@ -332,6 +332,7 @@ failure(Id, Reports, Text, Reason) :-
 reason("no_space", _, no_space).
 reason("timeout", _, timeout).
 reason("lock_lost", _, lock_lost).
+reason("not_regained", _, not_regained).
 reason("changed_meanwhile", _, changed_meanwhile).
 reason("not_confirmed_in_time", _, not_confirmed_in_time).
 reason("held", Text, held(Machine, Pid, Born, Owner, Since, Purpose)) :-

@@ -254,6 +254,7 @@ in_use() { # RELEASE: is active, or the rollback point
 }
 
 link() { # LINK RELEASE|none: replaced by rename, so that it names one whole release at any instant
+    [ "$1" != .backup ] || [ -d "$dir/releases/$2" ] || set -- "$1" none # it was pruned
     if [ "$2" = none ]; then
         [ "$1" != current ] || remove_unit || return 1
         tool rm -f -- "$dir/$1"
@@ -353,7 +354,7 @@ digest() { # FILE: sets sum
 
 # Before its first change, a script ends what a lost connection may have left running of the same operation.
 claim() { # FUNCTION about to run
-    case $1 in observe | survey | log_tail | lock | keep | unlock | take_over | disarm) return 0 ;; esac
+    case $1 in observe | survey | log_tail | lock | keep | regain | unlock | take_over | disarm) return 0 ;; esac
     [ -z "$claimed" ] || return 0
     claimed=yes
     folders "$dir/run" || return 1
@@ -429,10 +430,12 @@ end_holder() {
 # the lock was found to be our own: never another's, if it is taken over meanwhile. Whoever takes over looks for a script
 # in the record behind the rename, and we for the lock behind the record: one of the two sees the other.
 holds() { # FUNCTION about to run
-    case $1 in observe | survey | log_tail | lock | keep | unlock | take_over | disarm) return 0 ;; esac
+    case $1 in observe | survey | log_tail | lock | keep | regain | unlock | take_over | disarm) return 0 ;; esac
     [ -n "${controller-}" ] || return 0
-    { renew 2>&5; } 5>&2 2>/dev/null 4<>"$dir/run/lock/holder" || because "${reason:-lock_lost}"
+    held || because "${reason:-lock_lost}"
 }
+
+held() { { renew 2>&5; } 5>&2 2>/dev/null 4<>"$dir/run/lock/holder"; }
 
 renew() {
     holder "$dir/run/lock"
@@ -472,10 +475,12 @@ lock() { # LEASE|- ACTIVE BACKUP: releases or none, which have to be that still,
     mv -T -- "$dir/run/spare" "$own" 2>/dev/null || tool mkdir -m 700 -- "$own" || return 1
     { printf '%-511s\n' "$controller" 1<>"$own/who" && hold 1<>"$own/holder"; } 2>/dev/null || { rm -rf -- "$own"; because no_space || return 1; }
     if ! mv -T -- "$own" "$dir/run/lock" 2>/dev/null; then
+        unname "$own"
         spare "$own"
         holder "$dir/run/lock"
         [ "$held_by" = "$token" ] || because held "$(who)" || return 1
     fi
+    for each in "$dir"/run/over.*; do [ ! -d "$each" ] || unname "$each"; done
     clear_away "$dir"/run/watch.* || return 1
     rotate
     release_at current && active=$named
@@ -486,12 +491,41 @@ lock() { # LEASE|- ACTIVE BACKUP: releases or none, which have to be that still,
 unlock() {
     holder "$dir/run/lock"
     [ "$held_by" = "$token" ] || return 0
-    vacate "$token" && spare "$dir/run/over.$token" && clear_away "$dir"/run/over.*
+    vacate "$token" && clear_away "$dir/run/spare" && spare "$dir/run/over.$token" && clear_away "$dir"/run/over.*
 }
 
-# What was a lock is kept for the next, that on a full disk something can still be stopped or made room.
+# What was a lock is kept for the next, that on a full disk something can still be stopped or made room. It names who had
+# the lock last.
 spare() { # FOLDER
     mv -T -- "$1" "$dir/run/spare" 2>/dev/null || tool rm -rf -- "$1"
+}
+
+unname() { printf '%-199s\n' - 1<>"$1/holder"; } # FOLDER of somebody who does not have the lock, or has it no more
+
+# The lock of an operation that is to be undone. A script goes on to its end when its connection is lost, and gives the lock
+# back: it is taken again, unless somebody else had it since.
+regain() { # SECONDS that a watchdog may take to go back
+    in_time "$1" || because not_confirmed_in_time || return 1
+    clock
+    begun=$now
+    while ! held; do
+        [ -z "$reason" ] || return 1
+        if ! taken_again; then
+            clock # somebody may be about to give it back
+            { [ -d "$dir/run/over.$token" ] && [ $((now - begun)) -lt 100 ]; } || because not_regained || return 1
+            nap
+        fi
+    done
+}
+
+taken_again() {
+    own=$dir/run/lock.$token
+    clear_away "$own" && mv -T -- "$dir/run/spare" "$own" 2>/dev/null || return 1
+    holder "$own"
+    [ "$held_by" = "$token" ] && mv -T -- "$own" "$dir/run/lock" 2>/dev/null && return 0
+    unname "$own"
+    spare "$own"
+    return 1
 }
 
 # Of a holder whose controller has `ended`, or whose lease has `expired` and was not renewed meanwhile: its script ends first.

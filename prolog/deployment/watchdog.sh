@@ -1,7 +1,8 @@
 # Functions of target.sh for a host that goes back by itself where nobody confirms the new release in time.
 #
 # run/watch.TOKEN is the text of the script that armed the watchdog, which runs it again in a session of its own and waits.
-# One rename decides: of who confirms, or of the watchdog, to run/watch.TOKEN.undoing. Who takes the lock removes them all.
+# One rename decides: of who confirms, or of the watchdog, to run/watch.TOKEN.undoing, which becomes run/watch.TOKEN.undone. Who
+# takes the lock removes them all.
 # shellcheck shell=sh
 # shellcheck disable=SC2154  # target.sh assigns some; script is assigned by what evaluates it
 
@@ -30,7 +31,7 @@ watch() { # END START_SECONDS
     go_back "$2"
     attempt watch settle
     attempt watch unlock
-    rm -f -- "$watching.undoing"
+    mv -T -- "$watching.undoing" "$watching.undone" && : >"$watching.undone"
 }
 
 go_back() { # START_SECONDS
@@ -51,11 +52,15 @@ disarm() { # SECONDS that may take
         tool rm -f -- "$armed.confirmed"
         return
     fi
+    { in_time "$1" && holder "$dir/run/lock" && [ "$held_by" = "$token" ]; } || because not_confirmed_in_time
+}
+
+# The host has not gone back by itself. One that is about to is waited for.
+in_time() { # SECONDS at most
     clock
     end=$((now + $1 * 100))
-    while [ -e "$armed.undoing" ] && clock && [ "$now" -lt "$end" ]; do sleep 0.1; done
-    holder "$dir/run/lock"
-    [ "$held_by" = "$token" ] || because not_confirmed_in_time
+    while [ -e "$dir/run/watch.$token.undoing" ] && clock && [ "$now" -lt "$end" ]; do sleep 0.1; done
+    [ ! -e "$dir/run/watch.$token.undoing" ] && [ ! -e "$dir/run/watch.$token.undone" ]
 }
 
 # A watchdog that has begun is not ended by a script of its own operation.

@@ -159,12 +159,16 @@ class Bench:
             wait_until((self.host.dir / "run" / "lock").exists, "the lock was not taken")
 
     def undone(self, case: Case, said: str) -> list[str]:
-        """What does not stand though a controller that lived said that nothing had to be restored any more."""
-        if case.operation == "stop" or case.fault.name not in ("command fails", "disk full"):
+        """What does not stand though a controller lived that could restore it, or said that it had."""
+        cut = case.fault.name.startswith("connection cut")
+        if case.operation == "stop" or not (
+            cut or case.fault.name in ("command fails", "disk full")
+        ):
             return []
         told = json.loads(said)["result"]
         if "not_restored" in told or "rollback_failed" in told:
-            return []
+            # Cut before it has the lock, a script may have begun or not.
+            return [f"not restored: {told}"] if cut and case.step != "lock" else []
         versions = (self.version, str(self.number - 1))
         return [f"before recovery, {found}" for found in standing(self.host, Expected(versions))]
 

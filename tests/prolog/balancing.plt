@@ -98,7 +98,7 @@ test(a_refused_drain_ends_it_with_what_was_there_running, Ids == Order) :-
     deployed(running(old), [balancer_fails(set(_, _, drain), refused(no))], Result, Left, Ids),
     Result == error(deployment_failed(balancer(refused(no)))),
     same(running(old), Left),
-    Order = [observe, balancer, scan, lock, stage, balancer_drain, undo_balancer_drain_1, undo_stage_1, undo_lock_1].
+    Order = [observe, balancer, scan, lock, stage, balancer_drain, regain, undo_balancer_drain_1, undo_stage_1, undo_lock_1].
 test(lost_while_it_is_waited_for_it_is_told_that_nothing_could_be_restored) :-
     deployed(running(old), [balancer_fails(poll(_), unavailable(gone))], Result, Left, Ids),
     Result == rolled_back_after_failure(error(rollback_failed(balancer(unavailable(gone))))),

@@ -58,7 +58,7 @@ test(it_is_so_while_undoing, true(Result = rolled_back_after_failure(_))) :-
     host(running(s1), Facts),
     journaled(deploy_with_rollback(api, []), [sources(s2), host(_, Facts), answers(_, [500])], done, Result, _, Done),
     framed(Done),
-    memberchk(intent([turn_back, undo_health_1|_], none), Done).
+    memberchk(intent([regain, turn_back, undo_health_1|_], none), Done).
 test(it_is_so_when_a_step_fails, true(Result = error(_))) :-
     journaled(deploy_with_rollback(api, []), [fails(_, verify, broken), fails(_, stage, no_space)], done, Result, _, Done),
     framed(Done).
