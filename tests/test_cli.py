@@ -199,6 +199,17 @@ def test_failure_that_was_rolled_back_exits_with_1_and_says_why(project: Project
     assert project.runs(project.fleet.hosts[0]) == before
 
 
+def test_terminal_takes_no_orders_from_the_log(project: Project) -> None:
+    project.declare(hosts=1)
+    orders = "import sys; print('a\\x1b]0;title\\x07b\\r'); sys.exit(3)\n"
+    (project.site.folder / "server.py").write_text(orders)
+    project.site.release("2")
+    done = run("deploy", project.file)
+    assert done.exit_code == 1
+    assert "\x1b" not in done.output
+    assert "a\\x1b]0;title\\x07b\\x0d" in done.output
+
+
 def test_failure_that_was_not_restored_exits_with_3(project: Project) -> None:
     project.declare(hosts=1)
     project.site.release("1", "fragile")

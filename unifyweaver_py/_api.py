@@ -6,6 +6,7 @@ called with all its arguments gives the value, or None where there is no answer;
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import threading
@@ -45,11 +46,16 @@ def _engine() -> Engine:
             if _ready is None:
                 from unifyweaver_py import effects
 
-                threading.Thread(target=_import_ahead, daemon=True).start()
+                ahead = threading.Thread(target=_import_ahead, daemon=True)
+                ahead.start()
+                atexit.register(_end_importing, ahead)
                 engine = start_engine()
                 effects.install(engine)
                 _ready = engine
     return _ready
+
+
+_leaving = threading.Event()
 
 
 def _import_ahead() -> None:
@@ -59,7 +65,17 @@ def _import_ahead() -> None:
             from unifyweaver_py.effects import scripts, ssh  # noqa: F401
 
         scripts.shipped.wait()
-        from unifyweaver_py.effects import http  # noqa: F401
+        if not _leaving.is_set():
+            from unifyweaver_py.effects import http  # noqa: F401
+
+
+def _end_importing(ahead: threading.Thread) -> None:
+    """Wait for what is being imported: a thread that Python ends within a library's C code may crash it."""
+    from unifyweaver_py.effects import scripts
+
+    _leaving.set()
+    scripts.shipped.set()
+    ahead.join()
 
 
 @contextmanager

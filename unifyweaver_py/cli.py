@@ -53,7 +53,9 @@ class _Commands(click.Group):
             try:
                 return super().invoke(ctx)
             except UnifyWeaverError as error:
-                click.echo(f"unifyweaver: {_message(error)}", err=True)
+                from unifyweaver_py._terminal import shown
+
+                click.echo(f"unifyweaver: {shown(_message(error))}", err=True)
                 ctx.exit(USE)
             except KeyboardInterrupt as interrupt:
                 click.echo(f"unifyweaver: interrupted {interrupt}".rstrip(), err=True)
@@ -467,6 +469,6 @@ def _leave(kinds: Sequence[str]) -> NoReturn:
 
 
 def _console(*, stderr: bool = False) -> Console:
-    from rich.console import Console
+    from unifyweaver_py._terminal import Terminal
 
-    return Console(stderr=stderr)
+    return Terminal(stderr=stderr)
