@@ -3,6 +3,7 @@
           ]).
 :- use_module(library(apply), [maplist/2]).
 :- use_module(library(lists), [append/3, member/2]).
+:- autoload(library(occurs), [sub_term/2]).
 :- use_module(declarations, [declaration/1]).
 :- use_module(nearest, [nearest/3]).
 :- use_module(goals, [pure_goal/1, query/1, subgoals/2]).
@@ -27,7 +28,7 @@ list of pure predicates: none that reads or writes files, starts processes, chan
 %     - `needs_directive(PI)`: a declaration without `:-`
 %     - `reserved(PI, system|hook|library)`: a clause for a predicate that is not the file's
 %     - `qualified`, `unbound_goal`, `not_a_clause`, `grammar_rule`, `forbidden_goal(PI, Nearest)`
-%     - `empty_parentheses(Name)`: `Name()`
+%     - `empty_parentheses(Name)`: `Name()`; `list_with_arguments`: `[](Argument, …)`
 %
 %   Nearest is a known name or `none`.
 
@@ -104,6 +105,15 @@ empty_parentheses(Term, Name) :-
     compound(Term),
     compound_name_arity(Term, Name, 0).
 
+%!  list_with_arguments(+Term) is semidet.
+%
+%   Term is `[](Argument, …)`: no value of any option, and none in Python.
+
+list_with_arguments(Term) :-
+    compound(Term),
+    compound_name_arity(Term, Name, _),
+    Name == [].
+
 %!  judge(+Term, +Own, -Items, ?Rest) is det.
 %
 %   @throws refused(Reason)
@@ -155,9 +165,12 @@ judge_directive(Directive, [declare(Directive)|Rest], Rest) :-
     functor(Directive, Name, Arity),
     declaration(Name/Arity),
     !,
-    (   ground(Directive)
-    ->  true
-    ;   refuse(unbound_directive(Name/Arity))
+    (   \+ ground(Directive)
+    ->  refuse(unbound_directive(Name/Arity))
+    ;   sub_term(Term, Directive),
+        list_with_arguments(Term)
+    ->  refuse(list_with_arguments)
+    ;   true
     ).
 judge_directive(Directive, _, _) :-
     functor(Directive, Name, Arity),

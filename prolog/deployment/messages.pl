@@ -272,6 +272,7 @@ why(qualified, 'module qualification is not allowed', []).
 why(unbound_goal, 'a goal must be written out, not a variable', []).
 why(not_a_clause, 'this is neither a directive nor a fact or rule', []).
 why(empty_parentheses(Name), 'write ~q without the empty parentheses', [Name]).
+why(list_with_arguments, 'the empty list takes no arguments: write [] without parentheses', []).
 why(grammar_rule, 'grammar rules are not allowed', []).
 why(forbidden_goal(Indicator, none), '~q is neither defined in this file nor allowed in a rule', [Indicator]).
 why(forbidden_goal(Indicator, Name), '~q is neither defined in this file nor allowed in a rule; did you mean ~q?',

@@ -326,6 +326,8 @@ hostile(declaration_as_fact, "declare_service(a, []).", needs_directive(declare_
 hostile(declaration_as_rule, "declare_service(_, _) :- true.", needs_directive(declare_service/2)).
 hostile(unbound_declaration, ":- declare_service(X, []).", unbound_directive(declare_service/2)).
 hostile(unbound_option, ":- declare_service(a, [port(_)]).", unbound_directive(declare_service/2)).
+hostile(list_with_no_argument, ":- declare_service_hosts(a, []()).", list_with_arguments).
+hostile(list_with_an_argument, ":- declare_service(a, [port([](b))]).", list_with_arguments).
 hostile(goal_as_option, ":- declare_service(a, [shell(x)]).", error(domain_error(service_option, shell(x)), _)).
 hostile(arity, ":- declare_service(a).", unknown_directive(declare_service/1, declare_service)).
 hostile(variable_clause, "X.", not_a_clause).
