@@ -17,6 +17,7 @@
 :- use_module(plan, [survey_plan/4, deploy_plan/3, rollback_plan/3, vacate_plan/2, observed/2, earlier/3]).
 :- use_module(recovering, [recovering/3, recovered_first/3]).
 :- use_module(releases, [release/5, hash_of_id/2]).
+:- use_module(results, [restored/2]).
 :- use_module(run, [run/3, run_both/5]).
 :- use_module(observation, [observing_balanced/3, record_seen/4]).
 
@@ -177,17 +178,6 @@ touched(Outcomes, failed(_)) :-
     member(done(step(Id, _, _, _), _, _, _), Outcomes),
     memberchk(Id, [balancer_await, stop, start]),
     !.
-
-%   Hooks on the way back, and what they leave behind, do not decide whether it is done.
-
-restored(Undone, failed(Reason)) :-
-    member(done(step(_, _, try(Action), _), Result, _, _), Undone),
-    Result \== ok,
-    functor(Action, Name, _),
-    memberchk(Name, [stop, link, start, probe, confirm, commit, balance]),
-    !,
-    arg(1, Result, Reason).
-restored(_, ok).
 
 undone_result(deploy_with_rollback, Facts, _, Restored, rolled_back_after_failure(Back)) :-
     !,

@@ -14,7 +14,7 @@ goes back to.  It rides in scripts that run anyway.
 :- autoload(library(apply), [maplist/3, exclude/3]).
 :- autoload(library(lists), [append/3, member/2, memberchk/2, subtract/3]).
 :- use_module(plan, [observed/2, earlier/3, disarm_action/2]).
-:- use_module(run, [remote_step/1, acting_step/1]).
+:- use_module(run, [working_step/1, acting_step/1]).
 
 %!  intended_plan(+Plan, +Facts, -Intended) is det.
 %
@@ -28,8 +28,8 @@ intended_plan(Plan, Facts, Intended) :-
     append(Before, [First|Rest0], Plan),
     acting_step(First),
     append(Steps, [Last|After], [First|Rest0]),
-    remote_step(Last),
-    \+ ( member(Later, After), remote_step(Later) ),
+    working_step(Last),
+    \+ ( member(Later, After), working_step(Later) ),
     !,
     Facts = facts(_, Host, _, _, _),
     intent(Plan, Facts, Intend),

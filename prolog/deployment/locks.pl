@@ -32,7 +32,7 @@ Somebody may take the lock by hand, with a reason: it then holds until it is giv
 :- use_module(observation, [observing/3]).
 :- use_module(options, [lookup/3, default_option/3]).
 :- use_module(plan, [observed/2]).
-:- use_module(run, [run/3, remote_step/1]).
+:- use_module(run, [run/3, working_step/1]).
 
 :- dynamic at_work/1.         % Token of an operation of this process
 
@@ -223,8 +223,8 @@ leased_plan(gate, Plan0, Facts, [step(lock, Host, lock(Seconds, Current, Backup)
 leased_plan(_, Plan0, Facts, Leased) :-
     intended_plan(Plan0, Facts, Plan),
     (   append(Before, [Last|After], Plan),
-        remote_step(Last),
-        \+ ( member(Later, After), remote_step(Later) )
+        working_step(Last),
+        \+ ( member(Later, After), working_step(Later) )
     ->  Facts = facts(Service, Host, Call, _, _),
         lease_seconds(Service, Host, Call, Seconds),
         active(Facts, Current, Backup),

@@ -27,6 +27,7 @@ Each effect changes a modelled host; what happens comes from a script given by t
     `says(Name, Statuses)` likewise what it says of it once it is ready, `UP` by default
   - `balancer_fails(Request, Reason)`: it answers `balancer(Reason)` to Request, see effect `balance`
   - `sources(Hash)`: the hash of the files to ship
+  - `ledger(Entries)`: `entry(Key, Host, Dir, Value)` each, what the ledger tells; nothing by default
   - `at(Seconds)`: the time at which the run begins, 0 by default; sleeping lets it pass
 
 Host may be unbound: every host.  A run is deterministic.
@@ -128,8 +129,13 @@ model_effect(scan(_, _, _), sources(Hash, 1, 1)) :-
 model_effect(seal(_), sealed(unknown)).
 model_effect(secrets(Secrets), sealed(Seals)) :-
     findall(seal(Name, Source, Source), member(Name-Source, Secrets), Seals).
+model_effect(ledger(get(_, Key)), rows(Rows)) :-
+    b_getval(deployment_model, model(Script, _, _)),
+    option(ledger(Entries), Script, []),
+    !,
+    findall(row(Host, Dir, Value), member(entry(Key, Host, Dir, Value), Entries), Rows).
 model_effect(ledger(Request), Outcome) :-
-    (   Request = get(_, _) ; Request = all(_) ),
+    Request = all(_),
     !,
     Outcome = rows([]).
 model_effect(ledger(_), done).

@@ -29,7 +29,7 @@ An operation is a term named like its predicate, without the result and with its
 :- use_module(rolling, [roll_out/5, progress_of/2, not_reached/2, went/3]).
 :- use_module(rollout, [rollout_settings/2, rollout_batches/4, host_deadline/4]).
 :- use_module(run, [collect_events/2, note_event/4]).
-:- use_module(running, [stopping/4, starting/3, draining/4, hooking/3, checking/4, status/4, host_status/3]).
+:- use_module(running, [stopping/4, starting/4, draining/4, hooking/3, checking/4, status/4, host_status/3]).
 :- use_module(security, [validate_security/2, is_local_host/1]).
 :- use_module(observation, [context/5, run_token/2]).
 
@@ -85,15 +85,11 @@ act(deployment_plan(_, _), Context, Options, Steps) :-
 act(recover(_, _), Context, Options, Result) :-
     recovering(Context, Options, Result).
 act(start_service(_, _), Context, Options, Result) :-
-    starting(Context, Options, Result).
+    starting(start, Context, Options, Result).
 act(stop_service(_, _), Context, Options, Result) :-
     stopping(stop, Context, Options, Result).
 act(restart_service(_, _), Context, Options, Result) :-
-    stopping(stop, Context, Options, Stopped),
-    (   Stopped == stopped
-    ->  starting(Context, Options, Result)
-    ;   Result = Stopped
-    ).
+    starting(restart, Context, Options, Result).
 act(lock_service(_, _), Context, Options, Result) :-
     freezing(Context, Options, Result).
 act(unlock_service(_, _), Context, Options, Result) :-

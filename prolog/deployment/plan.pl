@@ -5,6 +5,7 @@
             vacate_plan/2,              % +Facts, -Plan
             stop_plan/3,                % +Manner, +Facts, -Plan
             start_plan/2,               % +Facts, -Plan
+            restart_plan/2,             % +Facts, -Plan
             drain_plan/3,               % +Timeout, +Facts, -Plan
             check_plan/5,               % +Kind, +Service, +Call, +Host, -Plan
             hooks_plan/4,               % +Service, +Host, +Event, -Plan
@@ -466,14 +467,36 @@ mode(try, Action, try(Action)).
 
 start_plan(Facts, Plan) :-
     (   observed(current(Id), Facts)
-    ->  Facts = facts(Service, Host, _, _, _),
-        resolve(Service, Host, [], healthy_deadline, Deadline),
-        phrase(( step(start, Facts, start(Id, Deadline), [log_tail, stop(10)]),
-                 step(confirm, Facts, confirm(Id), []),
-                 brought_back(Facts) ),
-               Plan)
+    ->  ( observed(running(_), Facts) -> Undo = [log_tail] ; Undo = [log_tail, stop(10)] ),
+        phrase(started(Id, Undo, Facts), Plan)
     ;   Plan = []
     ).
+
+started(Id, Undo, Facts) -->
+    { Facts = facts(Service, Host, _, _, _),
+      resolve(Service, Host, [], healthy_deadline, Deadline) },
+    step(start, Facts, start(Id, Deadline), Undo),
+    step(confirm, Facts, confirm(Id), []),
+    brought_back(Facts).
+
+%!  restart_plan(+Facts, -Plan) is det.
+%
+%   Stop what runs, and start the active release; an empty plan when there is none.  Undone, what ran is started again.
+
+restart_plan(Facts, Plan) :-
+    (   observed(current(Id), Facts)
+    ->  phrase(restart(Id, Facts), Plan)
+    ;   Plan = []
+    ).
+
+restart(Id, Facts) -->
+    { balancer_patience(stop, Patience),
+      restart_actions(deploy_service, Facts, Undo) },
+    taken_out(Patience, Facts),
+    hooks_if(stop, pre_shutdown, Facts),
+    step(stop, Facts, stop(10), Undo),
+    hooks_if(stop, post_shutdown, Facts),
+    started(Id, [log_tail, stop(10)], Facts).
 
 %!  check_plan(+Kind, +Service, +Call, +Host, -Plan) is det.
 %

@@ -39,6 +39,9 @@ recover(Facts, Context, Result) :-
         ->  Result = Result0
         ;   undone(Intent, Facts, Context, Result)
         )
+    ;   left_out(Facts, Id, Plan)
+    ->  leased_run(Plan, Facts, Context, Report),
+        back_at_work(Report, Id, Result)
     ;   record_seen(Facts, Context, must, _),
         Result = nothing_to_recover
     ).
@@ -55,13 +58,30 @@ recovered_first(Seen, Context, Call) :-
     recovering(Context, Call, Result),
     note_event(Host, recovery, Result, []).
 
-%   Fails where it can't be finished.
+%   What was stopped or started by hand, and killed while it did, may have left the host without requests.
+
+left_out(Facts, Id, Plan) :-
+    observed(balanced(_, ours), Facts),
+    observed(running(Id), Facts),
+    observed(current(Id), Facts),
+    phrase(brought_back(Facts), Plan).
+
+back_at_work(Report, _, Result) :-
+    lock_refusal(Report, Result),
+    !.
+back_at_work(report(completed, _, _), Id, completed(Hash)) :-
+    hash_of_id(Id, Hash).
+back_at_work(report(failed(_, Reason), _, _), _, error(recovery_failed(Reason))).
+
+%   Fails where it can't be finished.  A load balancer that can't be told is no reason to go back.
 
 finished(Intent, Facts, Context, Result) :-
     recovery_plan(finish, Intent, Facts, Plan),
     leased_run(Plan, Facts, Context, Report),
     (   lock_refusal(Report, Result)
     ->  true
+    ;   Report = report(failed(step(balancer_ready, _, _, _), Reason), _, _)
+    ->  Result = error(recovery_failed(Reason))
     ;   Report = report(completed, _, _),
         active_after(finish, Intent, Hash),
         Result = completed(Hash)
@@ -106,8 +126,8 @@ recovery(finish, intent(Was, _, _, Goal, running), Facts) -->
         { observed(backup(Back), Facts) -> true ; Back = none },
         recorded(Goal, Back, Facts)
     ),
-    step(settle, Facts, settle),
-    brought_back(Facts).
+    brought_back(Facts),
+    step(settle, Facts, settle).
 recovery(undo, intent(Was, Backup, Ran, _, _), Facts) -->
     stopped(Ran, Facts),
     linked(current, Was, Facts),
@@ -115,8 +135,8 @@ recovery(undo, intent(Was, Backup, Ran, _, _), Facts) -->
     started(Ran, Facts),
     committed(Was, Facts),
     recorded(Was, Backup, Facts),
-    step(settle, Facts, settle),
-    ( { Ran == none } -> [] ; brought_back(Facts) ).
+    ( { Ran == none } -> [] ; brought_back(Facts) ),
+    step(settle, Facts, settle).
 
 stopped(Ran, Facts) -->
     { observed(running(Running), Facts), Running \== Ran, ! },

@@ -1,5 +1,6 @@
 :- module(deployment_results,
           [ good_result/1,              % +Result
+            restored/2,                 % +Undone, -Restored
             result_kind/3,              % +Operation, +Result, -Kind
             worst_kind/2                % +Kinds, -Kind
           ]).
@@ -37,6 +38,20 @@ good_result(healthy).
 good_result(running).
 good_result(ok).
 good_result(host_status(_, _, running, healthy, _, none)).
+
+%!  restored(+Undone:list, -Restored) is det.
+%
+%   Whether what was before an operation is there again, by what was undone of it, see run/3: `ok` or `failed(Reason)`.  Hooks on
+%   the way back, and what they leave behind, do not decide that.
+
+restored(Undone, failed(Reason)) :-
+    member(done(step(_, _, try(Action), _), Result, _, _), Undone),
+    Result \== ok,
+    functor(Action, Name, _),
+    memberchk(Name, [stop, link, start, probe, confirm, commit, balance]),
+    !,
+    arg(1, Result, Reason).
+restored(_, ok).
 
 %!  result_kind(+Operation:atom, +Result, -Kind) is det.
 %
@@ -84,4 +99,6 @@ bad_result(error(known_bad_release(_)), refused).
 bad_result(rolled_back_after_failure(error(rollback_failed(_))), not_restored).
 bad_result(error(deployment_failed(not_restored(_, _))), not_restored).
 bad_result(error(rollback_failed(not_restored(_, _))), not_restored).
+bad_result(error(start_failed(not_restored(_, _))), not_restored).
+bad_result(error(stop_failed(not_restored(_, _))), not_restored).
 bad_result(error(recovery_failed(_)), not_restored).

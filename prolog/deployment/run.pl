@@ -1,7 +1,7 @@
 :- module(deployment_run,
           [ run/3,                      % +Plan, +Context, -Report
             run_both/5,                 % +Plan, +Beside, +Context, -Report, -BesideReport
-            remote_step/1,              % +Step
+            working_step/1,             % +Step
             acting_step/1,              % +Step
             ask/2,                      % +Effect, -Answer
             collect_events/2,           % :Goal, -Events
@@ -210,8 +210,13 @@ acting_step(Step) :-
     remote_step(Step),
     kind(Step, acting).
 
-%!  remote_step(+Step) is semidet.
+%!  working_step(+Step) is semidet.
 %
+%   True when Step is performed on the target, or has the load balancer give it requests, or none.
+
+working_step(Step) :- remote_step(Step), !.
+working_step(step(_, _, balance(_, _, _), _)).
+
 %   True when Step is performed on the target.
 
 remote_step(step(_, _, Action0, _)) :-

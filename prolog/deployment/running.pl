@@ -1,6 +1,6 @@
 :- module(deployment_running,
           [ stopping/4,                 % +Manner, +Context, +Call, -Result
-            starting/3,                 % +Context, +Call, -Result
+            starting/4,                 % +Operation, +Context, +Call, -Result
             draining/4,                 % +Timeout, +Context, +Call, -Result
             hooking/3,                  % +Event, +Context, -Result
             checking/4,                 % +Kind, +Context, +Call, -Result
@@ -11,13 +11,14 @@
 /** <module> Stopping, starting, draining and checking on one host */
 
 :- autoload(library(lists), [member/2, memberchk/2]).
-:- use_module(plan, [stop_plan/3, start_plan/2, drain_plan/3, hooks_plan/4, check_plan/5, observed/2]).
+:- use_module(plan, [stop_plan/3, start_plan/2, restart_plan/2, drain_plan/3, hooks_plan/4, check_plan/5, observed/2]).
 :- use_module(locks, [unless_locked/6, lock_refusal/2]).
 :- use_module(gate, [leased_run/4]).
 :- use_module(run, [run/3]).
 :- use_module(ledger, [deployed_hash/3]).
 :- use_module(observation, [observing/3, observing_balanced/3]).
 :- use_module(releases, [hash_of_id/2]).
+:- use_module(results, [restored/2]).
 
 %!  stopping(+Manner, +Context, +Call, -Result) is det.
 %
@@ -58,19 +59,22 @@ stop_error(step(_, _, hook(pre_shutdown, Action, _), _), Reason, pre_shutdown_ho
 stop_error(step(tell, _, _, _), Reason, drain_failed(Reason)) :- !.
 stop_error(_, Reason, stop_failed(Reason)).
 
-%!  starting(+Context, +Call, -Result) is det.
+%!  starting(+Operation, +Context, +Call, -Result) is det.
 %
-%   The active release.
+%   Operation is `start` or `restart`, of the active release.
 
-starting(Context, Call, Result) :-
+starting(Operation, Context, Call, Result) :-
     observing_balanced(Context, Call, Seen),
     (   Seen = failed(Reason)
     ->  Result = error(start_failed(Reason))
-    ;   unless_locked(Seen, Context, Call, start(Seen, Context), starting(Context), Result)
+    ;   unless_locked(Seen, Context, Call, start(Operation, Seen, Context), starting(Operation, Context), Result)
     ).
 
-start(Facts, Context, Result) :-
+start(start, Facts, Context, Result) :-
     start_plan(Facts, Plan),
+    started(Plan, Facts, Context, Result).
+start(restart, Facts, Context, Result) :-
+    restart_plan(Facts, Plan),
     started(Plan, Facts, Context, Result).
 
 started([], _, _, error(start_failed(not_deployed))) :- !.
@@ -78,9 +82,17 @@ started(Plan, Facts, Context, Result) :-
     leased_run(Plan, Facts, Context, Report),
     (   lock_refusal(Report, Result)
     ->  true
-    ;   Report = report(failed(_, Reason), _, _)
-    ->  Result = error(start_failed(Reason))
-    ;   Result = started
+    ;   Report = report(Verdict, Outcomes, Undone),
+        restored(Undone, Restored),
+        start_result(Verdict, Outcomes, Restored, Result)
+    ).
+
+start_result(completed, _, _, started).
+start_result(failed(Step, Reason0), Outcomes, Restored, error(Error)) :-
+    ( Restored = failed(Why) -> Reason = not_restored(Reason0, Why) ; Reason = Reason0 ),
+    (   member(done(step(start, _, _, _), _, _, _), Outcomes)
+    ->  Error = start_failed(Reason)
+    ;   stop_error(Step, Reason, Error)
     ).
 
 %!  draining(+Timeout, +Context, +Call, -Result) is det.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-OPERATIONS = ("deploy", "rollback", "stop", "broken")  # on one host
+OPERATIONS = ("deploy", "rollback", "stop", "restart", "broken")  # on one host
 
 
 @dataclass(frozen=True)

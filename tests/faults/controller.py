@@ -21,6 +21,7 @@ OPERATIONS: dict[str, Callable[..., uw.Result]] = {
     "broken": uw.deploy_with_rollback,
     "rollback": uw.rollback_service,
     "stop": uw.graceful_stop,
+    "restart": uw.restart_service,
     "rollout": uw.deploy_to_all_hosts,
 }
 HOOKS = {"pre_deploy": "true", "pre_shutdown": "true", "post_deploy": "true"}

@@ -2,7 +2,8 @@
 :- use_module(library(deployment_glue)).
 :- use_module(library(deployment/balanced_model), [modelled_server/2]).
 :- use_module(library(deployment/declarations), [forget_origin/1, with_origin/3]).
-:- use_module(library(lists), [append/2, member/2, memberchk/2]).
+:- use_module(library(deployment/releases), [hash_of_id/2]).
+:- use_module(library(lists), [append/2, member/2, memberchk/2, subtract/3]).
 :- use_module(library(plunit)).
 :- use_module(modelled).
 
@@ -32,6 +33,18 @@ notes(Id, Events, Notes) :- memberchk(event(_, _, Id, _, _, Notes), Events).
 
 in_order(Some, All) :-
     findall(Id, ( member(Id, All), memberchk(Id, Some) ), Some).
+
+% The service runs, and its server is as an operation left it that was killed.
+
+left_out(Trouble, Result, Hash) :-
+    id(old, Id),
+    hash_of_id(Id, Hash),
+    host(running(old), Facts),
+    taken_out(Out),
+    append([Trouble, [host(_, Facts)], Out], Script),
+    model(recover(api, []), Script, Result, _, _).
+
+taken_out([server(s1, 'a.example', 8080, maint), ledger([entry(taken_out, _, _, "web/s1")])]).
 
 same(State, Left) :- host(State, Facts), msort(Facts, Same), msort(Left, Same).
 
@@ -158,6 +171,30 @@ test(a_started_service_gets_requests_once_it_runs) :-
     steps(Events, Ids),
     in_order([confirm, balancer_ready], Ids),
     modelled_server(s1, ready).
+test(a_restart_is_over_when_it_gets_requests_again) :-
+    performed(restart_service(api, []), running(old), [], started, _, Events),
+    steps(Events, Ids),
+    in_order([lock, balancer_drain, balancer_await, intend, stop, start, confirm, balancer_ready, settle, unlock], Ids),
+    modelled_server(s1, ready).
+test(a_restart_whose_server_does_not_come_up_is_undone, Result == error(start_failed(not_restored(balancer(X), balancer(X))))) :-
+    performed(restart_service(api, []), running(old), [says(s1, ['DOWN'])], Result, Left, _),
+    X = not_up(s1, 'DOWN'),
+    same(running(old), Left).
+test(recovering_brings_back_what_was_left_without_requests, Result-Admin == [result('a.example', completed(Hash))]-ready) :-
+    left_out([], Result, Hash),
+    modelled_server(s1, Admin).
+test(what_can_not_be_brought_back_is_told,
+     Result == [result('a.example', error(recovery_failed(balancer(refused(no)))))]) :-
+    left_out([balancer_fails(set(_, _, ready), refused(no))], Result, _).
+test(a_load_balancer_that_can_not_be_told_is_no_reason_to_go_back,
+     Result == [result('a.example', error(recovery_failed(balancer(refused(no)))))]) :-
+    id(new, New), id(old, Old),
+    host(running(old), Facts0),
+    subtract(Facts0, [current(Old), running(Old)], Facts1),
+    append([ [current(New), running(New), release(New), backup(Old), intent(t, Old, none, Old, New, running)], Facts1 ], Facts),
+    taken_out(Out),
+    model(recover(api, []), [host(_, Facts), balancer_fails(set(_, _, ready), refused(no))|Out], Result, Left, _),
+    memberchk(running(New), Left).
 test(a_rollback_takes_it_out_and_brings_it_back) :-
     performed(rollback_service(api, []), running(new, old), [], rolled_back(_), _, Events),
     steps(Events, Ids),

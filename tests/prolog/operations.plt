@@ -322,6 +322,22 @@ test(restarted, Result == started) :-
     assertion(same(running(old), Left)).
 test(what_does_not_stop_is_not_started, Result == error(stop_failed(timeout))) :-
     stops(restart_service(api, []), running(old), [fails(_, stop, timeout)], Result, _).
+test(nothing_to_restart_is_left_alone, Result == error(start_failed(not_deployed))) :-
+    stops(restart_service(api, []), empty, [], Result, _).
+test(a_restart_that_is_lost_leaves_what_ran_running,
+     [ forall(( member(Step, [stop, start, confirm, settle, unlock]), member(Reached, [before, after, end]) )),
+       true(Same == yes) ]) :-
+    stops(restart_service(api, []), running(old), [cut(_, Step:_, timeout, Reached)], Result, Left),
+    ( memberchk(Step, [settle, unlock]) -> Result == started ; Result = error(_), good_result(Result, no) ),
+    ( same(running(old), Left) -> Same = yes ; Same = Left ).
+test(what_does_not_start_again_is_told, Result-Kind == error(start_failed(not_restored(exited(1), exited(1))))-not_restored) :-
+    stops(restart_service(api, []), running(old), [fails(_, start, exited(1))], Result, _),
+    result_kind(restart_service, Result, Kind).
+test(starting_what_runs_does_not_stop_it, Result == error(start_failed(exited(unknown)))) :-
+    stops(start_service(api, []), running(old), [fails(_, confirm, exited(unknown))], Result, Left),
+    assertion(same(running(old), Left)).
+
+good_result(Result, Good) :- ( good_result(Result) -> Good = yes ; Good = no ).
 
 :- end_tests(stopping).
 

@@ -4,7 +4,7 @@
 :- use_module(library(deployment/model), [modelled_host/2]).
 :- use_module(library(deployment/observation), [context/5]).
 :- use_module(library(deployment/operations), [perform/4, result_kind/3]).
-:- use_module(library(deployment/plan), [deploy_plan/3, rollback_plan/3, stop_plan/3, start_plan/2]).
+:- use_module(library(deployment/plan), [deploy_plan/3, rollback_plan/3, stop_plan/3, start_plan/2, restart_plan/2]).
 :- use_module(library(deployment/releases), [hash_of_id/2]).
 :- use_module(library(deployment/run), [run/3]).
 :- use_module(library(deployment_glue)).
@@ -32,6 +32,11 @@ operation(start, State, Plan) :-
     start_plan(Facts, Bare),
     leased_plan(own, Bare, Facts, Plan).
 
+operation(restart, State, Plan) :-
+    seen(State, Facts),
+    restart_plan(Facts, Bare),
+    leased_plan(own, Bare, Facts, Plan).
+
 seen(State, facts(api, 'a.example', [], Observed, none)) :-
     host(State, Observed).
 
@@ -45,6 +50,7 @@ begun(rollback, running(old, older), [older, old]).
 begun(rollback, stopped(old, older), [older, old]).
 begun(stop, running(old, older), [old]).
 begun(start, stopped(old, older), [old]).
+begun(restart, running(old, older), [old]).
 
 % What a controller leaves that is killed when it has performed so many steps.
 
@@ -97,6 +103,7 @@ runs(deploy, _, new).
 runs(deploy, State, old) :- functor(State, running, _).
 runs(rollback, _, older).
 runs(rollback, State, old) :- functor(State, running, _).
+runs(restart, _, old).
 runs(start, _, old) :- \+ nb_getval(recovered, undone(_)).
 
 :- begin_tests(recovering, [setup(declare_api([])), cleanup(undeclare_api)]).
@@ -162,6 +169,10 @@ test(where_nothing_was_nothing_is, Result == undone(none)) :-
     left_after(switch, deploy, empty, Left),
     recovers(Left, [], Result, Facts),
     assertion(settled(deploy, empty, none, Facts)).
+test(a_restart_is_finished_or_undone, Running == yes) :-
+    left_after(stop, restart, running(old, older), Left),
+    recovers(Left, [], _, Facts),
+    ( settled(restart, running(old, older), old, Facts) -> Running = yes ; Running = Facts ).
 test(a_stop_is_finished, Result == completed(Hash)) :-
     left_after(intend, stop, running(old, older), Left),
     release_of(old, Hash),
