@@ -12,7 +12,7 @@ takes no lock.
 Fleet is `fleet(Service, Hosts, Call, Run)`.
 */
 
-:- autoload(library(lists), [member/2]).
+:- autoload(library(lists), [member/2, memberchk/2]).
 :- use_module(effects, [backend_setting/3, with_backend/3, in_phase/2, effect/2]).
 :- use_module(locks, [unless_locked/6, leased_plan/4, lease_seconds/4, with_lease/3, at_work/2]).
 :- use_module(options, [lookup/3]).
@@ -23,7 +23,7 @@ Fleet is `fleet(Service, Hosts, Call, Run)`.
 
 :- dynamic
     gate_events/2,      % Token, Events of who opened it
-    gate/3.             % Token, Fleet, State: closed, open(Host, Context, Keeper), lost(Keeper) or shut(Reason, Time)
+    gate/3.             % Token, Fleet, State: closed, open(Host, Context, Keeper), lost(Host, Context, Keeper) or shut(Reason, Time)
 
 %!  with_gate(+Token, +Fleet, :Goal) is semidet.
 %
@@ -46,11 +46,12 @@ leave(Token) :-
     findall(Event, ( retract(gate_events(Token, Events)), member(Event, Events) ), All),
     add_events(All).
 
-given_back(open(Host, Context, Keeper)) :-
+given_back(State) :-
+    State =.. [Name, Host, Context, Keeper],
+    memberchk(Name, [open, lost]),
     !,
     keeper_ends(Keeper),
     in_phase(undo, run([step(unlock_fleet, Host, try(unlock), [])], Context, _)).
-given_back(lost(Keeper)) :- !, keeper_ends(Keeper).
 given_back(_).
 
 %!  leased_run(+Plan, +Facts, +Context, -Report) is det.
@@ -78,7 +79,7 @@ entry(Token, Host, Entry) :-
     ).
 
 entered(shut(Reason, _), _, shut(Reason)).
-entered(lost(_), _, shut(lock_lost)).
+entered(lost(_, _, _), _, shut(lock_lost)).
 entered(open(Host, _, _), Host, gate) :- !.
 entered(open(_, _, _), _, own).
 
@@ -99,7 +100,7 @@ becomes(Token, State0, State) :-
 %   Who waits for the lock tries again, all hosts together.
 
 decided(open(_, _, _), _).
-decided(lost(_), _).
+decided(lost(_, _, _), _).
 decided(shut(_, Time), fleet(_, _, Call, _)) :-
     (   lookup(lock_wait, [Call], Seconds), Seconds > 0
     ->  effect(now, Now),
@@ -170,7 +171,7 @@ keeping(Token, Context, Pause) :-
 gate_lost(Token) :-
     gate(Token, _, open(Host, Context, Keeper)),
     !,
-    becomes(Token, open(Host, Context, Keeper), lost(Keeper)).
+    becomes(Token, open(Host, Context, Keeper), lost(Host, Context, Keeper)).
 gate_lost(_).
 
 keeper_ends(none) :- !.

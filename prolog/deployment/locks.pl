@@ -164,7 +164,7 @@ freeze(Facts, Context0, Call, Result) :-
     with_lease(Token, Words, Context0, Context),
     active(Facts, Current, Backup),
     Facts = facts(_, Host, _, _, _),
-    run([step(lock, Host, lock(-, Current, Backup), [])], Context, Report),
+    run([step(lock, Host, lock(-, Current, Backup), [unlock])], Context, Report),
     (   lock_refusal(Report, Result)
     ->  true
     ;   Report = report(failed(_, Reason), _, _)

@@ -153,8 +153,9 @@ class Host:
         ip(f"link set {self.name} down")
 
     def link_up(self) -> None:
-        """Mend what `link_down` cut."""
+        """Mend what `link_down` cut; returns when packets pass again."""
         ip(f"link set {self.name} up")
+        wait_until(self._accepts, f"{self.name} does not accept connections")
 
     def limit_disk(self, megabytes: int) -> None:
         """Put an empty disk of this size at /srv, until the host is reset or killed."""

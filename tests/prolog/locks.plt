@@ -105,6 +105,10 @@ test(state, [forall(member(State-Result, [held-locked('alice a@laptop', 17000000
 test(taken_by_hand_it_is_held, Result == locked('alice a@laptop', 1700000000, 'moving house')) :-
     by_hand(Lock),
     asks(lock_status(api, []), Lock, Result).
+test(taken_by_hand_and_lost_it_is_given_back, [forall(member(Reached, [before, after])), true(Result == error(lock_failed(timeout)))]) :-
+    host(running(old), Facts),
+    model(lock_service(api, []), [host(_, Facts), cut(_, lock, timeout, Reached)], Result, _, _),
+    assertion(\+ modelled_lease('a.example')).
 test(nobody_takes_what_is_held, Result == error(locked('alice a@laptop', 1700000000, deployment))) :-
     of_another(held, Lock),
     asks(lock_service(api, [reason(moving)]), Lock, Result).

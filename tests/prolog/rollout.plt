@@ -1,8 +1,12 @@
 :- use_module(modelled).
 :- use_module(library(deployment_glue)).
-:- use_module(library(deployment/model), [modelled_host/2]).
+:- use_module(library(deployment/effects), [with_backend/3]).
+:- use_module(library(deployment/gate), []).
+:- use_module(library(deployment/locks), [with_lease/3]).
+:- use_module(library(deployment/model), [modelled_host/2, modelled_lease/1]).
 :- use_module(library(deployment/operations), [perform/4, good_result/1, result_kind/3]).
 :- use_module(library(deployment/rollout), [rollout_batches/4]).
+:- use_module(library(deployment/run), [run/3]).
 :- use_module(library(deployment/spread), [spread_out/3]).
 
 fleet(Names) :-
@@ -196,6 +200,13 @@ test(who_finds_it_taken_does_nothing_anywhere) :-
 test(a_gate_that_cannot_be_reached_is_passed, S == [error(deployment_failed(unreachable(x))), deployed]) :-
     fleet([a,b]), rolled([on_failure(stop), max_failures(1)], [fails(a, observe, unreachable(x)), fails(a, lock, unreachable(x))], S, Events),
     assertion(memberchk(event(_, b, lock_fleet, ok, _, _), Events)).
+test(a_gate_that_was_lost_leaves_no_lock) :-
+    with_lease(t, context(api, a, target(ssh, a, []), '/d', 1, t), Context),
+    with_backend(model([]), none,
+                 ( run([step(lock_fleet, a, lock(1, any, any), [])], Context, report(completed, _, _)),
+                   modelled_lease(a),
+                   deployment_gate:given_back(lost(a, Context, none)),
+                   \+ modelled_lease(a) )).
 test(one_host_needs_no_gate, [fail]) :-
     fleet([a]), rolled([], [], _, Events), member(event(_, _, lock_fleet, _, _, _), Events).
 test(nothing_to_do_takes_no_lock, [fail]) :-
