@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 from collections.abc import Iterator
@@ -44,6 +45,22 @@ def own_ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     effects.set_ledger(path)
     yield path
     effects.set_ledger(None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """A test that is marked as `alone` runs while no other process of this checkout runs a test."""
+    cache = getattr(item.config, "cache", None)
+    if cache is None:
+        return (yield)
+    alone = item.get_closest_marker("alone") and not item.get_closest_marker("soak")
+    folder = cache.mkdir("alone")
+    with (folder / "door").open("w") as door, (folder / "room").open("w") as room:
+        fcntl.flock(door, fcntl.LOCK_EX)
+        fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        if not alone:
+            fcntl.flock(door, fcntl.LOCK_UN)
+        return (yield)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

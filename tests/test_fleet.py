@@ -161,6 +161,7 @@ def test_input_that_the_command_does_not_read_is_discarded(fleet: Fleet) -> None
         assert stdout.read() == b"deaf\n"
 
 
+@pytest.mark.alone
 def test_two_commands_run_at_once_on_one_connection(fleet: Fleet) -> None:
     with login(fleet) as client:
         channels = [client.exec_command("sleep 0.5; echo $$")[1] for _ in range(2)]

@@ -25,6 +25,8 @@ from jupyter_client.manager import KernelManager, start_new_kernel
 from tests.site import Site
 from unifyweaver_py.demo.fleet import Fleet
 
+pytestmark = pytest.mark.alone
+
 ROOT = Path(__file__).parents[1]
 SECONDS = 0.5  # from the key to the end of the waiting
 PATIENCE = 30.0  # until what is waited for in these tests

@@ -185,12 +185,14 @@ def test_a_refused_connection(probe: Callable[..., Term]) -> None:
 
 
 @pytest.mark.parametrize("path", ["/slow", "/drip"])
+@pytest.mark.alone
 def test_the_time_limit_is_total(probe: Callable[..., Term], site: Server, path: str) -> None:
     begun = time.monotonic()
     assert probe(url(site, path), Term("timeout", (0.6,))) == failed("timeout")
     assert time.monotonic() - begun < 1.2
 
 
+@pytest.mark.alone
 def test_a_probe_can_be_cancelled(probe: Callable[..., Term], run: Run, site: Server) -> None:
     probe(url(site, "/health"))
     threading.Timer(0.3, run.cancel.set).start()

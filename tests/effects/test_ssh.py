@@ -410,6 +410,7 @@ def test_a_host_that_never_answers(live: LiveEffects, forward: Term, sshd: Sshd)
         assert 0.9 < time.monotonic() - begun < 2
 
 
+@pytest.mark.alone
 def test_cancelling_while_connecting(
     live: LiveEffects, run: Run, forward: Term, sshd: Sshd
 ) -> None:
@@ -489,6 +490,7 @@ def test_thirty_connections_at_once_get_through_max_startups(
 # ending what does not end
 
 
+@pytest.mark.alone
 def test_cancelling_ends_the_remote_command(
     live: LiveEffects, run: Run, forward: Term, sshd: Sshd, tmp_path: Path
 ) -> None:
@@ -760,6 +762,7 @@ def test_a_jump_host_is_verified_too(  # noqa: PLR0917 - fixtures
     assert time.monotonic() - begun < 1
 
 
+@pytest.mark.alone
 def test_closing_a_run_is_quick_and_leaves_no_thread(
     live: LiveEffects, run: Run, forward: Term, sshd: Sshd
 ) -> None:

@@ -92,6 +92,7 @@ def test_what_was_not_foreseen_is_an_error() -> None:
         RecordingEffects(teleport=[])
 
 
+@pytest.mark.alone
 def test_what_needs_no_script() -> None:
     fake = RecordingEffects()
     begun = time.monotonic()
@@ -123,6 +124,7 @@ def test_using_ends_with_an_error_too(registry: Registry) -> None:
     assert sleep(RUN, 0) == "done"
 
 
+@pytest.mark.alone
 def test_sleeping_ends_with_the_run(live: LiveEffects, run: Run, forward: Term) -> None:
     threading.Timer(0.2, run.cancel.set).start()
     begun = time.monotonic()

@@ -22,7 +22,9 @@ def recover(site: Site, operation: str, version: str) -> tuple[uw.Result, Expect
     """What was begun is finished or undone."""
     result = uw.recover(site.name)
     number = int(version)
-    versions = (version,) if operation in ("stop", "restart", "broken") else (version, str(number - 1))
+    versions = (
+        (version,) if operation in ("stop", "restart", "broken") else (version, str(number - 1))
+    )
     return result, Expected(versions, running=None if operation == "stop" else True)
 
 
