@@ -243,9 +243,16 @@ test(nothing_lost_succeeds, Wrong == []) :-
               \+ ( good(Result), whole(Left), member(running(_), Left) ) ),
             Wrong).
 
+restored(rolled_back_after_failure(rolled_back(_))).
+restored(rolled_back_after_failure(error(no_rollback_available))).
+restored(error(Failed)) :- Failed =.. [_, Reason], Reason \= not_restored(_, _).
+
 % Lost again while it is undone: the host is whole as far as the undoing came, and the result says so.
 
 lost_again(Case, Result, Facts, Left) :-
+    lost_again(cut, Case, Result, Facts, Left).
+
+lost_again(Cut, Case, Result, Facts, Left) :-
     changing(Flavour, false, State, Facts, Operation, Plan),
     memberchk(step(health, _, _, _), Plan),
     Trouble = answers(_, [500, 500, 500, 200]),
@@ -255,7 +262,8 @@ lost_again(Case, Result, Facts, Left) :-
     member(Id, Ids),
     sub_atom(Id, 0, _, _, undo_),
     member(Reached, [before, after, end]),
-    model(Operation, [cut('a.example', Id:_, timeout, Reached)|Script0], Result, Left),
+    Lost =.. [Cut, 'a.example', Id:_, timeout, Reached],
+    model(Operation, [Lost|Script0], Result, Left),
     Case = case(Flavour, State, Id, Reached).
 
 test(lost_again_while_undone_the_host_is_whole, Broken == []) :-
@@ -269,6 +277,12 @@ test(lost_again_while_undone_is_not_called_restored_unless_it_is, Wrong == []) :
               decisive(Facts, Before), decisive(Left, After),
               Before \== After ),
             Wrong).
+test(lost_once_while_undone_it_is_restored, Broken == []) :-
+    findall(Case-Result-Before/After,
+            ( lost_again(cut_once, Case, Result, Facts, Left),
+              decisive(Facts, Before), decisive(Left, After),
+              \+ ( restored(Result), Before == After ) ),
+            Broken).
 test(a_stop_that_is_lost_leaves_all_but_the_process, Broken == []) :-
     findall(Manner-State-Trouble-Left,
             ( state(State, Facts),
