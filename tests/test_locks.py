@@ -290,11 +290,14 @@ def test_lock_that_was_never_had_is_not_regained(host: Host) -> None:
 
 def test_lock_that_was_taken_over_is_not_regained(host: Host) -> None:
     host.run("own", "step l lock 30 none none")
-    host.run("other", "step t take_over own ended")
+    host.run("other", "step t take_over own ended", "step l lock 30 none none")
+    assert host.run("own", "step r regain 0")[-1] == "end r failed not_regained"
+    assert host.holder == "other"
+    host.run("other", "step u unlock")
     assert host.run("own", "step r regain 0")[-1] == "end r failed not_regained"
 
 
-def test_lock_that_is_being_given_back_is_waited_for(host: Host) -> None:
+def test_lock_that_is_being_given_back_is_regained(host: Host) -> None:
     """A script is between the two renames that give it back."""
     host.run("own", "step l lock 30 none none")
     slow = 'clear_away() { case $1 in */spare) sleep 0.5 ;; esac; command rm -rf -- "$@"; }'

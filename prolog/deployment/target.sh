@@ -506,25 +506,23 @@ unname() { printf '%-199s\n' - 1<>"$1/holder"; } # FOLDER of somebody who does n
 # back: it is taken again, unless somebody else had it since.
 regain() { # SECONDS that a watchdog may take to go back
     in_time "$1" || because not_confirmed_in_time || return 1
-    clock
-    begun=$now
     while ! held; do
         [ -z "$reason" ] || return 1
-        if ! taken_again; then
-            clock # somebody may be about to give it back
-            { [ -d "$dir/run/over.$token" ] && [ $((now - begun)) -lt 100 ]; } || because not_regained || return 1
-            nap
-        fi
+        taken_again || because not_regained || return 1
     done
 }
 
+# From where a script puts it that gives it back, wherever that was ended.
 taken_again() {
     own=$dir/run/lock.$token
-    clear_away "$own" && mv -T -- "$dir/run/spare" "$own" 2>/dev/null || return 1
-    holder "$own"
-    [ "$held_by" = "$token" ] && mv -T -- "$own" "$dir/run/lock" 2>/dev/null && return 0
-    unname "$own"
-    spare "$own"
+    clear_away "$own" || return 1
+    for each in "over.$token" spare; do
+        mv -T -- "$dir/run/$each" "$own" 2>/dev/null || continue
+        holder "$own"
+        [ "$held_by" = "$token" ] && mv -T -- "$own" "$dir/run/lock" 2>/dev/null && return 0
+        unname "$own"
+        spare "$own"
+    done
     return 1
 }
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import unifyweaver_py as uw
 from tests.site import Site
+from unifyweaver_py._reports import kind_of
 
 OPERATIONS: dict[str, Callable[..., uw.Result]] = {
     "deploy": uw.deploy_with_rollback,
@@ -70,7 +71,8 @@ def main(file: Path, operation: str) -> None:
     declare(told)
     result = OPERATIONS[operation]("web", on_event=Watch(Path(told["faults"]), told["suffers"]))
     steps = [(event.host, event.step, str(event.outcome)) for event in result.events]
-    print(json.dumps({"result": str(result), "ok": result.ok, "steps": steps}))
+    kind = kind_of(OPERATIONS[operation].__name__, result.term)
+    print(json.dumps({"result": str(result), "kind": kind, "ok": result.ok, "steps": steps}))
 
 
 if __name__ == "__main__":
