@@ -279,6 +279,12 @@ def test_lock_that_somebody_had_since_is_not_regained(host: Host, at_work: bool)
     assert host.run("own", "step r regain 0")[-1] == "end r failed not_regained"
 
 
+def test_lock_of_another_can_be_regained_by_it_all_the_same(host: Host) -> None:
+    host.run("other", "step l lock 30 none none", "step u unlock")
+    assert host.run("own", "step r regain 0")[-1] == "end r failed not_regained"
+    assert host.run("other", "step r regain 0")[-1] == "end r ok"
+
+
 def test_lock_that_was_never_had_is_not_regained(host: Host) -> None:
     """It was refused; who had it is gone, and was dispossessed."""
     host.held("other", expiry=now() + 2000)

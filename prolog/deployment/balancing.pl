@@ -4,7 +4,8 @@
             balancer_survey/3,          % +Service, +Host, -Steps
             balancer_seconds/3,         % +Service, +Call, -Seconds
             taken_out//2,               % +Seconds, +Facts
-            brought_back//1             % +Facts
+            brought_back//1,            % +Facts
+            brought_back//2             % +Seconds, +Facts
           ]).
 :- autoload(library(lists), [member/2, memberchk/2]).
 :- use_module(declarations, [resolve/5]).
@@ -105,11 +106,25 @@ taken_out(_, _) --> [].
 %   The step by which the host gets requests again; none where somebody else took it out.
 
 brought_back(Facts) -->
-    { managed(Facts, Balancer, Server, _), !,
-      Facts = facts(_, Host, _, _, _),
-      bringing_back(Facts, Balancer, Server, Action) },
-    [ step(balancer_ready, Host, Action, []) ].
+    { bringing_back(Facts, Action), ! },
+    ready(Action, [], Facts).
 brought_back(_) --> [].
+
+%!  brought_back(+Seconds, +Facts)// is det.
+%
+%   As brought_back//1; undone, for what runs there is to be stopped, it is taken out as taken_out//2 does.
+
+brought_back(Seconds, Facts) -->
+    { bringing_back(Facts, Action), !,
+      Action = balance(Balancer, Server, _) },
+    ready(Action, [balance(Balancer, Server, drain), balance(Balancer, Server, await(Seconds))], Facts).
+brought_back(_, _) --> [].
+
+ready(Action, Undo, facts(_, Host, _, _, _)) --> [ step(balancer_ready, Host, Action, Undo) ].
+
+bringing_back(Facts, Action) :-
+    managed(Facts, Balancer, Server, _),
+    bringing_back(Facts, Balancer, Server, Action).
 
 managed(facts(Service, _, _, Observed, _), Balancer, Server, State) :-
     memberchk(balanced(Server, State), Observed),

@@ -176,5 +176,5 @@ gate_lost(_).
 
 keeper_ends(none) :- !.
 keeper_ends(Keeper) :-
-    thread_send_message(Keeper, ends),
+    catch(thread_send_message(Keeper, ends), error(existence_error(_, _), _), true),   % it has ended, and lost the lock
     thread_join(Keeper, _).

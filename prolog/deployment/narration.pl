@@ -152,7 +152,7 @@ plain(known_bad_release(Hash), 'release ~w failed its health check before', [Has
 plain(changed_meanwhile, 'another release became active meanwhile', []).
 plain(not_confirmed_in_time, 'it was not confirmed in time, and the host went back by itself', []).
 plain(lock_lost, 'somebody else took the lock', []).
-plain(not_regained, 'the connection was lost, and the lock is not this operation\'s any more', []).
+plain(not_regained, 'the lock is not this operation\'s any more, and what it has done is left', []).
 plain(cancelled, 'it was cancelled', []).
 plain(no_rollout_to_resume, 'no rollout was left before it had come to all hosts', []).
 plain(release_changed(Old, New), 'the rollout was of release ~w, and this would be ~w', [Old, New]).

@@ -37,7 +37,7 @@ that is to be active, and `running` or `stopped`, or `back` once that is undone.
 
 :- autoload(library(apply), [maplist/2, foldl/4, maplist/3]).
 :- autoload(library(lists), [append/2, append/3, member/2, last/2]).
-:- use_module(balancing, [balancer_survey/3, taken_out//2, brought_back//1]).
+:- use_module(balancing, [balancer_survey/3, taken_out//2, brought_back//1, brought_back//2]).
 :- use_module(declarations, [resolve/5]).
 :- use_module(health, [health_probe/5]).
 :- use_module(hooks, [hook_actions/4, tell_actions/3, tolerated/1]).
@@ -115,7 +115,7 @@ deploy(Flavour, Facts) -->
     reconnecting(Facts),
     checking(Flavour, Facts),
     disarming(Facts),
-    brought_back(Facts),
+    brought_back(Drain, Facts),
     finishing(Flavour, Facts).
 
 stage(Facts) -->
@@ -362,7 +362,7 @@ rollback(Facts) -->
     step(keep, Facts, link(backup, Earlier), [link(backup, Backup)]),
     starting(rollback, Facts),
     checking(rollback, Facts),
-    brought_back(Facts),
+    brought_back(Drain, Facts),
     step(commit, Facts, commit(To), Undo),
     hooks_if(rollback, post_rollback, Facts),
     step(record, Facts, try(record([deployed_hash-Hash, deployed_id-To, rollback_hash-EarlierHash])), []).
@@ -468,7 +468,7 @@ mode(try, Action, try(Action)).
 start_plan(Facts, Plan) :-
     (   observed(current(Id), Facts)
     ->  ( observed(running(_), Facts) -> Undo = [log_tail] ; Undo = [log_tail, stop(10)] ),
-        phrase(started(Id, Undo, Facts), Plan)
+        phrase(( started(Id, Undo, Facts), brought_back(Facts) ), Plan)
     ;   Plan = []
     ).
 
@@ -476,8 +476,7 @@ started(Id, Undo, Facts) -->
     { Facts = facts(Service, Host, _, _, _),
       resolve(Service, Host, [], healthy_deadline, Deadline) },
     step(start, Facts, start(Id, Deadline), Undo),
-    step(confirm, Facts, confirm(Id), []),
-    brought_back(Facts).
+    step(confirm, Facts, confirm(Id), []).
 
 %!  restart_plan(+Facts, -Plan) is det.
 %
@@ -496,7 +495,8 @@ restart(Id, Facts) -->
     hooks_if(stop, pre_shutdown, Facts),
     step(stop, Facts, stop(10), Undo),
     hooks_if(stop, post_shutdown, Facts),
-    started(Id, [log_tail, stop(10)], Facts).
+    started(Id, [log_tail, stop(10)], Facts),
+    brought_back(Patience, Facts).
 
 %!  check_plan(+Kind, +Service, +Call, +Host, -Plan) is det.
 %

@@ -35,12 +35,14 @@ recovering(Context, Call, Result) :-
 
 recover(Facts, Context, Result) :-
     (   pending(Facts, Intent)
-    ->  (   finished(Intent, Facts, Context, Result0)
-        ->  Result = Result0
+    ->  (   recovery_plan(finish, Intent, Facts, Plan)
+        ->  leased_run(Plan, Facts, Context, Report),
+            finished(Report, Intent, Facts, Context, Result)
         ;   undone(Intent, Facts, Context, Result)
         )
     ;   left_out(Facts, Id, Plan)
-    ->  leased_run(Plan, Facts, Context, Report),
+    ->  record_seen(Facts, Context, may, _),
+        leased_run(Plan, Facts, Context, Report),
         back_at_work(Report, Id, Result)
     ;   record_seen(Facts, Context, must, _),
         Result = nothing_to_recover
@@ -64,7 +66,8 @@ left_out(Facts, Id, Plan) :-
     observed(balanced(_, ours), Facts),
     observed(running(Id), Facts),
     observed(current(Id), Facts),
-    phrase(brought_back(Facts), Plan).
+    release_probe(Id, Facts, Probe),
+    phrase(( step(health, Facts, Probe), brought_back(Facts) ), Plan).
 
 back_at_work(Report, _, Result) :-
     lock_refusal(Report, Result),
@@ -73,19 +76,23 @@ back_at_work(report(completed, _, _), Id, completed(Hash)) :-
     hash_of_id(Id, Hash).
 back_at_work(report(failed(_, Reason), _, _), _, error(recovery_failed(Reason))).
 
-%   Fails where it can't be finished.  A load balancer that can't be told is no reason to go back.
+%   A load balancer that can't be told, and what can't be cleared, are no reasons to go back.
 
-finished(Intent, Facts, Context, Result) :-
-    recovery_plan(finish, Intent, Facts, Plan),
-    leased_run(Plan, Facts, Context, Report),
-    (   lock_refusal(Report, Result)
-    ->  true
-    ;   Report = report(failed(step(balancer_ready, _, _, _), Reason), _, _)
+finished(Report, _, _, _, Result) :-
+    lock_refusal(Report, Result),
+    !.
+finished(report(completed, _, _), Intent, _, _, completed(Hash)) :-
+    active_after(finish, Intent, Hash).
+finished(report(failed(step(Id, _, _, _), Reason), _, _), Intent, facts(_, _, Call, _, _), Context, Result) :-
+    (   memberchk(Id, [balancer_ready, settle])
     ->  Result = error(recovery_failed(Reason))
-    ;   Report = report(completed, _, _),
-        active_after(finish, Intent, Hash),
-        Result = completed(Hash)
+    ;   observing_balanced(Context, Call, Seen),
+        undone_as_seen(Seen, Intent, Context, Result)
     ).
+
+undone_as_seen(failed(Reason), _, _, error(recovery_failed(Reason))) :- !.
+undone_as_seen(Facts, Intent, Context, Result) :-
+    undone(Intent, Facts, Context, Result).
 
 undone(Intent, Facts, Context, Result) :-
     recovery_plan(undo, Intent, Facts, Plan),

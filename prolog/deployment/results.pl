@@ -1,6 +1,7 @@
 :- module(deployment_results,
           [ good_result/1,              % +Result
             restored/2,                 % +Undone, -Restored
+            without_lock/1,             % ?Reason
             result_kind/3,              % +Operation, +Result, -Kind
             worst_kind/2                % +Kinds, -Kind
           ]).
@@ -50,8 +51,18 @@ restored(Undone, failed(Reason)) :-
     functor(Action, Name, _),
     memberchk(Name, [stop, link, start, probe, confirm, commit, balance]),
     !,
-    arg(1, Result, Reason).
+    (   member(done(step(regain, _, _, _), failed(Why), _, _), Undone)
+    ->  Reason = Why
+    ;   arg(1, Result, Reason)
+    ).
 restored(_, ok).
+
+%!  without_lock(?Reason) is nondet.
+%
+%   Why an operation has not got its lock back.  Then it touches neither the host nor its load balancer.
+
+without_lock(not_regained).
+without_lock(not_confirmed_in_time).
 
 %!  result_kind(+Operation:atom, +Result, -Kind) is det.
 %

@@ -22,6 +22,7 @@ far as it can.
 :- use_module(effects, [effect/2, in_phase/2, with_backend/3, backend_setting/3]).
 :- use_module(journal, [journal_apart/1, journal_entry/4]).
 :- use_module(health, [first_tally/2, judge/3, verdict/5]).
+:- use_module(results, [without_lock/1]).
 :- use_module(scripts, [remote_action/1]).
 
 :- meta_predicate collect_events(0, -).
@@ -107,7 +108,7 @@ undo_steps(Reversed, Steps) :-
 
 %   Who has no lock touches nothing.  What is undone is not finished by who finds it.
 
-undone_first(Reversed, _, step(regain, Host, regain(Seconds), again)) :-
+undone_first(Reversed, _, step(regain, Host, try(regain(Seconds)), again)) :-
     Reversed = [_, _|_],
     last(Reversed, done(step(_, Host, lock(_, _, _), _), Result, _, _)),
     Result \= failed(_),
@@ -126,12 +127,20 @@ undoing_steps(Reversed, Steps) :-
             ( member(done(step(Of, Host, _, Undo), Result, _, _), Reversed),
               nth_action(Undo, N, Action0),
               undone(Action0, Result, Action),
+              \+ without_service(Action, Reversed),
               atomic_list_concat([undo, Of, N], '_', Id),
               ( Action = hook(_, _, _) -> Again = [] ; Again = again ) ),
             Steps).
 
 undone(if_unhealthy(Action), Result, Action) :- !, Result = failed(unhealthy(_)).
 undone(Action, _, Action).
+
+%   What stays stopped gets no requests.
+
+without_service(balance(_, _, ready(_)), Reversed) :-
+    member(done(step(stop, _, _, []), Result, _, _), Reversed),
+    Result \= failed(_),
+    !.
 
 nth_action(Actions, N, Action) :-
     append(Before, [Action|_], Actions),
@@ -291,8 +300,11 @@ first_failure(Begun, Step, Reason) :-
     member(done(Step, Result, _, _), Begun),
     Step = step(_, _, Action, Again),
     Result \== ok,
-    (   Action \= try(_) ; Result = unknown(_), Again == again ),
     arg(1, Result, Reason),
+    (   Action \= try(_)
+    ;   Result = unknown(_), Again == again
+    ;   Action = try(regain(_)), without_lock(Reason)
+    ),
     !.
 
 %   What the controller does itself.

@@ -37,21 +37,27 @@ stop(Manner, Facts, Context, Result) :-
     leased_run(Plan, Facts, Context, Report),
     (   lock_refusal(Report, Result)
     ->  true
-    ;   Report = report(Verdict, Outcomes, _),
-        stop_result(Verdict, Manner, Outcomes, Result)
+    ;   Report = report(Verdict, Outcomes, Undone),
+        restored(Undone, Restored),
+        stop_result(Verdict, Manner, Outcomes, Restored, Result)
     ).
 
-stop_result(completed, Manner, Outcomes, Result) :-
+stop_result(completed, Manner, Outcomes, _, Result) :-
     (   Manner \== stop, forced(Outcomes)
     ->  Result = force_stopped
     ;   Result = stopped
     ).
-stop_result(failed(Step, Reason), _, _, error(Error)) :-
-    stop_error(Step, Reason, Error).
+stop_result(failed(Step, Reason), _, _, Restored, error(Error)) :-
+    stop_error(Step, Reason, Restored, Error).
 
 forced(Outcomes) :- member(done(step(drain, _, _, _), failed(timeout), _, _), Outcomes), !.
 forced(Outcomes) :- member(done(step(balancer_await, _, _, _), ok, Notes, _), Outcomes), memberchk(sessions_left(_), Notes), !.
 forced(Outcomes) :- member(done(step(stop, _, _, _), ok, Notes, _), Outcomes), memberchk(killed, Notes).
+
+stop_error(Step, Reason, ok, Error) :- stop_error(Step, Reason, Error).
+stop_error(Step, Reason0, failed(Why), stop_failed(not_restored(Reason, Why))) :-
+    stop_error(Step, Reason0, Error),
+    ( Error = stop_failed(Reason1) -> Reason = Reason1 ; Reason = Error ).
 
 stop_error(step(_, _, hook(pre_shutdown, Action, _), _), Reason, pre_shutdown_hook_failed(Failure)) :-
     !,
@@ -89,10 +95,10 @@ started(Plan, Facts, Context, Result) :-
 
 start_result(completed, _, _, started).
 start_result(failed(Step, Reason0), Outcomes, Restored, error(Error)) :-
-    ( Restored = failed(Why) -> Reason = not_restored(Reason0, Why) ; Reason = Reason0 ),
     (   member(done(step(start, _, _, _), _, _, _), Outcomes)
-    ->  Error = start_failed(Reason)
-    ;   stop_error(Step, Reason, Error)
+    ->  ( Restored = failed(Why) -> Reason = not_restored(Reason0, Why) ; Reason = Reason0 ),
+        Error = start_failed(Reason)
+    ;   stop_error(Step, Reason0, Restored, Error)
     ).
 
 %!  draining(+Timeout, +Context, +Call, -Result) is det.

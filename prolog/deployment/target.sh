@@ -517,10 +517,13 @@ taken_again() {
     own=$dir/run/lock.$token
     clear_away "$own" || return 1
     for each in "over.$token" spare; do
-        mv -T -- "$dir/run/$each" "$own" 2>/dev/null || continue
-        holder "$own"
-        [ "$held_by" = "$token" ] && mv -T -- "$own" "$dir/run/lock" 2>/dev/null && return 0
-        unname "$own"
+        holder "$dir/run/$each"
+        { [ "$held_by" = "$token" ] && mv -T -- "$dir/run/$each" "$own" 2>/dev/null; } || continue
+        holder "$own" # somebody else's, if that changed meanwhile
+        if [ "$held_by" = "$token" ]; then
+            ! mv -T -- "$own" "$dir/run/lock" 2>/dev/null || return 0
+            unname "$own"
+        fi
         spare "$own"
     done
     return 1

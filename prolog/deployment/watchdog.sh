@@ -52,7 +52,9 @@ disarm() { # SECONDS that may take
         tool rm -f -- "$armed.confirmed"
         return
     fi
-    { in_time "$1" && holder "$dir/run/lock" && [ "$held_by" = "$token" ]; } || because not_confirmed_in_time
+    in_time "$1" || because not_confirmed_in_time || return 1
+    holder "$dir/run/lock"
+    [ "$held_by" = "$token" ] || because lock_lost
 }
 
 # The host has not gone back by itself. One that is about to is waited for.

@@ -2,6 +2,7 @@
 :- use_module(library(deployment_glue)).
 :- use_module(library(deployment/balanced_model), [modelled_server/2]).
 :- use_module(library(deployment/declarations), [forget_origin/1, with_origin/3]).
+:- use_module(library(deployment/operations), [result_kind/3]).
 :- use_module(library(deployment/releases), [hash_of_id/2]).
 :- use_module(library(lists), [append/2, member/2, memberchk/2, subtract/3]).
 :- use_module(library(plunit)).
@@ -157,6 +158,25 @@ test(a_stopped_service_gets_no_requests, Admin == maint) :-
     steps(Events, Ids),
     in_order([balancer_await, stop], Ids),
     modelled_server(s1, Admin).
+test(a_stop_that_is_lost_leaves_it_without_requests,
+     [forall(member(Reached, [before, after, end])), true(Result-Admin == error(stop_failed(timeout))-maint)]) :-
+    performed(stop_service(api, []), running(old), [cut(_, stop, timeout, Reached)], Result, _, _),
+    modelled_server(s1, Admin).
+test(what_fails_behind_it_is_drained_before_it_is_stopped) :-
+    performed(deploy_with_rollback(api, []), running(old), [fails(_, commit:_, no_space)], Result, Left, Events),
+    Result = rolled_back_after_failure(rolled_back(_)),
+    same(running(old), Left),
+    steps(Events, Ids),
+    in_order([balancer_ready, undo_balancer_ready_1, undo_balancer_ready_2, undo_start_2, undo_stop_1, undo_balancer_drain_1], Ids),
+    modelled_server(s1, ready).
+test(what_can_not_be_reached_any_more_and_was_not_touched_gets_its_requests_back, Admin == ready) :-
+    performed(deploy_with_rollback(api, []), running(old), [fails(_, intend, unreachable(x)), fails(_, regain, unreachable(x))],
+              error(deployment_failed(unreachable(x))), _, _),
+    modelled_server(s1, Admin).
+test(who_has_not_its_lock_any_more_leaves_the_load_balancer_alone, Admin == maint) :-
+    performed(deploy_with_rollback(api, []), running(old), [fails(_, intend, lock_lost), fails(_, regain, not_regained)],
+              rolled_back_after_failure(error(rollback_failed(not_regained))), _, _),
+    modelled_server(s1, Admin).
 test(a_stop_that_fails_gives_it_its_requests_back, Admin == ready) :-
     performed(stop_service(api, []), running(old), [fails(_, stop, timeout)], Result, _, _),
     Result == error(stop_failed(timeout)),
@@ -180,9 +200,20 @@ test(a_restart_whose_server_does_not_come_up_is_undone, Result == error(start_fa
     performed(restart_service(api, []), running(old), [says(s1, ['DOWN'])], Result, Left, _),
     X = not_up(s1, 'DOWN'),
     same(running(old), Left).
+test(a_hook_that_fails_does_not_hide_that_it_is_left_without_requests,
+     [ setup(declare_lifecycle_hook(api, pre_shutdown, custom(false))), cleanup(( haproxy(B), declare_api([]), declare_load_balancer(api, B) )),
+       forall(member(Name, [restart_service, stop_service])),
+       true(Kind == not_restored) ]) :-
+    Operation =.. [Name, api, []],
+    performed(Operation, running(old), [fails(_, command, command_failed(1, [])), balancer_fails(set(_, _, ready), refused(no))],
+              error(stop_failed(not_restored(pre_shutdown_hook_failed(_), balancer(_)))), _, _),
+    result_kind(Name, error(stop_failed(not_restored(a, b))), Kind).
 test(recovering_brings_back_what_was_left_without_requests, Result-Admin == [result('a.example', completed(Hash))]-ready) :-
     left_out([], Result, Hash),
     modelled_server(s1, Admin).
+test(what_is_unhealthy_is_not_brought_back, Result-Admin == [result('a.example', error(recovery_failed(unhealthy(status(500)))))]-maint) :-
+    left_out([answers(_, [500])], Result, _),
+    ( modelled_server(s1, Admin) -> true ; Admin = maint ).
 test(what_can_not_be_brought_back_is_told,
      Result == [result('a.example', error(recovery_failed(balancer(refused(no)))))]) :-
     left_out([balancer_fails(set(_, _, ready), refused(no))], Result, _).

@@ -165,6 +165,15 @@ test(what_can_not_be_finished_is_undone, Result == undone(Hash)) :-
     assertion(settled(deploy, running(old, older), old, Facts)),
     id(older, Older),
     assertion(memberchk(backup(Older), Facts)).
+test(what_is_finished_and_can_not_be_cleared_stays, Result == error(recovery_failed(timeout))) :-
+    left_after(start, deploy, running(old, older), Left),
+    recovers(Left, [cut(_, settle, timeout, before)], Result, Facts),
+    id(new, New),
+    assertion(( memberchk(current(New), Facts), memberchk(running(New), Facts) )).
+test(a_finish_that_fails_is_told_with_what_undid_it) :-
+    left_after(start, deploy, running(old, older), Left),
+    perform(none, recover(api, [backend(model([host(_, Left), answers(_, [500, 500, 500, 200])]))]), [result(_, undone(_))], Events),
+    assertion(member(event(_, _, health, failed(unhealthy(_)), _, _), Events)).
 test(where_nothing_was_nothing_is, Result == undone(none)) :-
     left_after(switch, deploy, empty, Left),
     recovers(Left, [], Result, Facts),
