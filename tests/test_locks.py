@@ -325,6 +325,23 @@ def test_watchdog_that_went_back_is_told_to_who_would_undo(host: Host) -> None:
     assert not list((host.dir / "run").glob("watch.*"))
 
 
+def test_lock_stays_with_a_watchdog_that_goes_back(host: Host) -> None:
+    host.run("own", "step l lock 30 none none")
+    (host.dir / "run/watch.own.undoing").touch()
+    assert host.run("own", "step u unlock")[-1] == "end u failed not_confirmed_in_time"
+    assert host.holder == "own"
+    assert host.run("own", "watching=yes", "step u unlock")[-1] == "end u ok"
+
+
+def test_who_finds_another_release_gives_its_lock_back_and_has_nothing_to_undo(host: Host) -> None:
+    assert host.run("own", "step l lock 30 other none")[-1] == "end l failed changed_meanwhile"
+    assert host.holder == ""
+    assert host.run("own", "step r regain 0")[-1] == "end r failed not_regained"
+    assert host.run("own", "step l lock 30 any any")[-1] == "end l ok"
+    assert host.run("own", "step l lock 30 other none")[-1] == "end l failed changed_meanwhile"
+    assert host.holder == "own"  # it is that of the gate
+
+
 def test_rollback_point_that_was_pruned_is_none(host: Host) -> None:
     """So an undo that comes after the pruning is whole."""
     (host.dir / "releases/a/.unifyweaver").mkdir(parents=True)

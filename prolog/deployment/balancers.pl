@@ -11,6 +11,7 @@ Performs the action `balance(Balancer, Server, Change)` of a plan. Change is
   - `await(Seconds)`: wait until it has none, and none waits for it. Then it is in maintenance, in which HAProxy closes what it keeps open
     to it and sends elsewhere even whom a cookie binds. When Seconds are over, the note is `sessions_left(Count)`
   - `ready(Seconds)`: give it requests again, and wait until HAProxy itself says that it does
+  - `kept_out`: this would be `ready`, but nothing healthy may run there: it fails
 
 That the library took a server out is noted in the ledger, for HAProxy can't tell who did.
 */
@@ -50,9 +51,11 @@ balance(await(Seconds), Balanced, _, Result, Notes) :-
     End is Now + Seconds,
     awaiting(End, 0, Balanced, Ending),
     emptied(Ending, Balanced, Result, Notes).
-balance(ready(_), balanced(_, Server, _), Done, failed(balancer(kept_out(Server))), []) :-
+balance(kept_out, balanced(_, Server, _), _, failed(balancer(kept_out(Server))), []).
+balance(ready(_), Balanced, Done, Result, Notes) :-
     not_restored(Done),
-    !.
+    !,
+    balance(kept_out, Balanced, Done, Result, Notes).
 balance(ready(Seconds), Balanced, _, Result, Notes) :-
     tell(ready, Balanced, Told),
     (   Told == ok

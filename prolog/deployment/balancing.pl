@@ -86,13 +86,13 @@ balancer_seconds(Service, Call, Seconds) :-
 
 %!  taken_out(+Seconds, +Facts)// is det.
 %
-%   The steps by which the host gets no more requests, and has none when they are over or Seconds are. Undone, it gets requests again, unless it
-%   got none before and nothing ran there.
+%   The steps by which the host gets no more requests, and has none when they are over or Seconds are. Undone, it gets requests again, unless
+%   nothing ran there.
 
 taken_out(Seconds, Facts) -->
-    { managed(Facts, Balancer, Server, State), !,
+    { managed(Facts, Balancer, Server, _), !,
       Facts = facts(_, Host, _, Observed, _),
-      (   State == ours, \+ memberchk(running(_), Observed)
+      (   \+ memberchk(running(_), Observed)
       ->  Undo = []
       ;   bringing_back(Facts, Balancer, Server, Action),
           Undo = [Action]

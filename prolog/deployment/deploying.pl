@@ -131,9 +131,13 @@ known_bad(facts(_, _, Call, Observed, release(Id, Hash, _)), Hash) :-
 deploy_result(_, _, Report, Result) :-
     lock_refusal(Report, Result),
     !.
-deploy_result(_, _, report(failed(_, _), _, Undone), error(deployment_failed(not_confirmed_in_time))) :-
+deploy_result(_, _, report(failed(_, _), _, Undone), error(deployment_failed(Reason))) :-
     member(done(step(_, _, try(disarm(_)), _), failed(not_confirmed_in_time), _, _), Undone),
-    !.
+    !,
+    (   member(done(step(_, _, try(balance(_, Server, ready(_))), _), failed(_), _, _), Undone)
+    ->  Reason = not_restored(not_confirmed_in_time, balancer(kept_out(Server)))
+    ;   Reason = not_confirmed_in_time
+    ).
 deploy_result(deploy_service, Facts, report(completed, _, _), deployed(Changes)) :-
     !,
     observed_changes(Facts, Changes).

@@ -467,10 +467,18 @@ mode(try, Action, try(Action)).
 
 start_plan(Facts, Plan) :-
     (   observed(current(Id), Facts)
-    ->  ( observed(running(_), Facts) -> Undo = [log_tail] ; Undo = [log_tail, stop(10)] ),
-        phrase(( started(Id, Undo, Facts), brought_back(Facts) ), Plan)
+    ->  phrase(start(Id, Facts), Plan)
     ;   Plan = []
     ).
+
+start(Id, Facts) -->
+    { observed(running(_), Facts), ! },
+    started(Id, [log_tail], Facts),
+    brought_back(Facts).
+start(Id, Facts) -->
+    { balancer_patience(stop, Patience) },
+    started(Id, [log_tail, stop(10)], Facts),
+    brought_back(Patience, Facts).
 
 started(Id, Undo, Facts) -->
     { Facts = facts(Service, Host, _, _, _),

@@ -76,15 +76,15 @@ back_at_work(report(completed, _, _), Id, completed(Hash)) :-
     hash_of_id(Id, Hash).
 back_at_work(report(failed(_, Reason), _, _), _, error(recovery_failed(Reason))).
 
-%   A load balancer that can't be told, and what can't be cleared, are no reasons to go back.
+%   A load balancer that can't be told, what can't be cleared, and a lost connection are no reasons to go back.
 
 finished(Report, _, _, _, Result) :-
     lock_refusal(Report, Result),
     !.
 finished(report(completed, _, _), Intent, _, _, completed(Hash)) :-
     active_after(finish, Intent, Hash).
-finished(report(failed(step(Id, _, _, _), Reason), _, _), Intent, facts(_, _, Call, _, _), Context, Result) :-
-    (   memberchk(Id, [balancer_ready, settle])
+finished(report(failed(Step, Reason), Outcomes, _), Intent, facts(_, _, Call, _, _), Context, Result) :-
+    (   ( Step = step(Id, _, _, _), memberchk(Id, [balancer_ready, settle]) ; memberchk(done(Step, unknown(_), _, _), Outcomes) )
     ->  Result = error(recovery_failed(Reason))
     ;   observing_balanced(Context, Call, Seen),
         undone_as_seen(Seen, Intent, Context, Result)
@@ -92,7 +92,10 @@ finished(report(failed(step(Id, _, _, _), Reason), _, _), Intent, facts(_, _, Ca
 
 undone_as_seen(failed(Reason), _, _, error(recovery_failed(Reason))) :- !.
 undone_as_seen(Facts, Intent, Context, Result) :-
-    undone(Intent, Facts, Context, Result).
+    (   pending(Facts, Intent)
+    ->  undone(Intent, Facts, Context, Result)
+    ;   Result = error(changed_meanwhile)
+    ).
 
 undone(Intent, Facts, Context, Result) :-
     recovery_plan(undo, Intent, Facts, Plan),

@@ -48,14 +48,18 @@ good_result(host_status(_, _, running, healthy, _, none)).
 restored(Undone, failed(Reason)) :-
     member(done(step(_, _, try(Action), _), Result, _, _), Undone),
     Result \== ok,
-    functor(Action, Name, _),
-    memberchk(Name, [stop, link, start, probe, confirm, commit, balance]),
+    decisive(Action),
     !,
     (   member(done(step(regain, _, _, _), failed(Why), _, _), Undone)
     ->  Reason = Why
     ;   arg(1, Result, Reason)
     ).
 restored(_, ok).
+
+decisive(balance(_, _, Change)) :- !, ( Change = ready(_) ; Change == kept_out ), !.
+decisive(Action) :-
+    functor(Action, Name, _),
+    memberchk(Name, [stop, link, start, probe, confirm, commit]).
 
 %!  without_lock(?Reason) is nondet.
 %

@@ -126,8 +126,8 @@ undoing_steps(Reversed, Steps) :-
     findall(step(Id, Host, try(Action), Again),
             ( member(done(step(Of, Host, _, Undo), Result, _, _), Reversed),
               nth_action(Undo, N, Action0),
-              undone(Action0, Result, Action),
-              \+ without_service(Action, Reversed),
+              undone(Action0, Result, Action1),
+              ( without_service(Action1, Reversed, Action) -> true ; Action = Action1 ),
               atomic_list_concat([undo, Of, N], '_', Id),
               ( Action = hook(_, _, _) -> Again = [] ; Again = again ) ),
             Steps).
@@ -135,9 +135,9 @@ undoing_steps(Reversed, Steps) :-
 undone(if_unhealthy(Action), Result, Action) :- !, Result = failed(unhealthy(_)).
 undone(Action, _, Action).
 
-%   What stays stopped gets no requests.
+%   What stays stopped, or may, gets no requests.
 
-without_service(balance(_, _, ready(_)), Reversed) :-
+without_service(balance(Balancer, Server, ready(_)), Reversed, balance(Balancer, Server, kept_out)) :-
     member(done(step(stop, _, _, []), Result, _, _), Reversed),
     Result \= failed(_),
     !.
@@ -168,10 +168,16 @@ perform(Plan0, Context, Done0, Done, Verdict) :-
         )
     ).
 
-%   A hook is left out when an earlier one of its event failed, and the health of what did not start again is not asked for.
+%   A hook is left out when an earlier one of its event failed, and the health of what did not start again is not asked for.  What
+%   can't be stopped, for its host can't be reached, keeps its requests.
 
 pointless(Done, step(_, _, try(probe(_, _, _)), _)) :-
     member(done(step(_, _, try(start(_, _)), _), Result, _, _), Done),
+    !,
+    Result \== ok.
+pointless(Done, step(_, _, try(balance(_, _, Change)), _)) :-
+    ( Change == drain ; Change = await(_) ),
+    member(done(step(regain, _, _, _), Result, _, _), Done),
     !,
     Result \== ok.
 pointless(Done, step(_, _, Action, _)) :-

@@ -88,17 +88,17 @@ started(Plan, Facts, Context, Result) :-
     leased_run(Plan, Facts, Context, Report),
     (   lock_refusal(Report, Result)
     ->  true
-    ;   Report = report(Verdict, Outcomes, Undone),
+    ;   Report = report(Verdict, _, Undone),
         restored(Undone, Restored),
-        start_result(Verdict, Outcomes, Restored, Result)
+        start_result(Verdict, Restored, Result)
     ).
 
-start_result(completed, _, _, started).
-start_result(failed(Step, Reason0), Outcomes, Restored, error(Error)) :-
-    (   member(done(step(start, _, _, _), _, _, _), Outcomes)
-    ->  ( Restored = failed(Why) -> Reason = not_restored(Reason0, Why) ; Reason = Reason0 ),
+start_result(completed, _, started).
+start_result(failed(Step, Reason0), Restored, error(Error)) :-
+    (   ( Step = step(stop, _, _, _) ; Step = step(_, _, hook(pre_shutdown, _, _), _) )
+    ->  stop_error(Step, Reason0, Restored, Error)
+    ;   ( Restored = failed(Why) -> Reason = not_restored(Reason0, Why) ; Reason = Reason0 ),
         Error = start_failed(Reason)
-    ;   stop_error(Step, Reason0, Restored, Error)
     ).
 
 %!  draining(+Timeout, +Context, +Call, -Result) is det.

@@ -474,7 +474,9 @@ lock() { # LEASE|- ACTIVE BACKUP: releases or none, which have to be that still,
     folders "$dir/run" && clear_away "$own" "$dir/run/over.$token" || return 1
     mv -T -- "$dir/run/spare" "$own" 2>/dev/null || tool mkdir -m 700 -- "$own" || return 1
     { printf '%-511s\n' "$controller" 1<>"$own/who" && hold 1<>"$own/holder"; } 2>/dev/null || { rm -rf -- "$own"; because no_space || return 1; }
+    taken=yes
     if ! mv -T -- "$own" "$dir/run/lock" 2>/dev/null; then
+        taken=
         unname "$own"
         spare "$own"
         holder "$dir/run/lock"
@@ -485,10 +487,13 @@ lock() { # LEASE|- ACTIVE BACKUP: releases or none, which have to be that still,
     rotate
     release_at current && active=$named
     release_at .backup && backup=$named
-    [ "$2" = any ] || [ "${active:-none} ${backup:-none}" = "$2 $3" ] || because changed_meanwhile
+    [ "$2" = any ] || [ "${active:-none} ${backup:-none}" = "$2 $3" ] && return 0
+    [ -z "$taken" ] || { unlock && unname "$dir/run/spare"; } # nothing was begun, and nothing is to be undone
+    because changed_meanwhile
 }
 
 unlock() {
+    may_end_holder || return 1
     holder "$dir/run/lock"
     [ "$held_by" = "$token" ] || return 0
     vacate "$token" && clear_away "$dir/run/spare" && spare "$dir/run/over.$token" && clear_away "$dir"/run/over.*

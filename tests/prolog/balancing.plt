@@ -4,7 +4,7 @@
 :- use_module(library(deployment/declarations), [forget_origin/1, with_origin/3]).
 :- use_module(library(deployment/operations), [result_kind/3]).
 :- use_module(library(deployment/releases), [hash_of_id/2]).
-:- use_module(library(lists), [append/2, member/2, memberchk/2, subtract/3]).
+:- use_module(library(lists), [append/2, last/2, member/2, memberchk/2, subtract/3]).
 :- use_module(library(plunit)).
 :- use_module(modelled).
 
@@ -159,7 +159,7 @@ test(a_stopped_service_gets_no_requests, Admin == maint) :-
     in_order([balancer_await, stop], Ids),
     modelled_server(s1, Admin).
 test(a_stop_that_is_lost_leaves_it_without_requests,
-     [forall(member(Reached, [before, after, end])), true(Result-Admin == error(stop_failed(timeout))-maint)]) :-
+     [forall(member(Reached, [before, after, end])), true(Result-Admin == error(stop_failed(not_restored(timeout, balancer(kept_out(s1)))))-maint)]) :-
     performed(stop_service(api, []), running(old), [cut(_, stop, timeout, Reached)], Result, _, _),
     modelled_server(s1, Admin).
 test(what_fails_behind_it_is_drained_before_it_is_stopped) :-
@@ -173,6 +173,27 @@ test(what_can_not_be_reached_any_more_and_was_not_touched_gets_its_requests_back
     performed(deploy_with_rollback(api, []), running(old), [fails(_, intend, unreachable(x)), fails(_, regain, unreachable(x))],
               error(deployment_failed(unreachable(x))), _, _),
     modelled_server(s1, Admin).
+test(what_serves_and_can_not_be_reached_keeps_its_requests, [forall(member(Operation-State, [ deploy_with_rollback(api, [])-running(old),
+                                                                                            rollback_service(api, [])-running(new, old) ])),
+                                                         true(Admin == ready)]) :-
+    findall(fails(_, Step:_, unreachable(x)),
+            member(Step, [commit, regain, turn_back, undo_start_2, undo_switch_1, undo_stop_1, undo_stop_3]), Unreachable),
+    performed(Operation, State, Unreachable, Result, _, _),
+    result_kind(deploy_with_rollback, Result, not_restored),
+    modelled_server(s1, Admin).
+test(a_start_that_the_load_balancer_does_not_see_leaves_no_requests, Result-Admin == error(start_failed(balancer(not_up(s1, 'DOWN'))))-maint) :-
+    performed(start_service(api, []), stopped(old), [says(s1, ['DOWN'])], Result, Left, _),
+    same(stopped(old), Left),
+    modelled_server(s1, Admin).
+test(a_first_deployment_that_fails_waits_for_no_server, true(Seconds < 30)) :-
+    performed(deploy_with_rollback(api, []), empty, [answers(_, [500]), says(s1, ['DOWN'])],
+              rolled_back_after_failure(error(no_rollback_available)), _, Events),
+    last(Events, event(Seconds, _, _, _, _, _)).
+test(a_host_that_went_back_by_itself_without_requests_is_told, Kind == not_restored) :-
+    performed(deploy_with_rollback(api, [confirm_within(60)]), running(old),
+              [answers(_, [failed(connection_refused)]), fails(_, disarm, not_confirmed_in_time), fails(_, regain, not_confirmed_in_time)],
+              Result, _, _),
+    result_kind(deploy_with_rollback, Result, Kind).
 test(who_has_not_its_lock_any_more_leaves_the_load_balancer_alone, Admin == maint) :-
     performed(deploy_with_rollback(api, []), running(old), [fails(_, intend, lock_lost), fails(_, regain, not_regained)],
               rolled_back_after_failure(error(rollback_failed(not_regained))), _, _),

@@ -333,6 +333,10 @@ test(a_restart_that_is_lost_leaves_what_ran_running,
 test(what_does_not_start_again_is_told, Result-Kind == error(start_failed(not_restored(exited(1), exited(1))))-not_restored) :-
     stops(restart_service(api, []), running(old), [fails(_, start, exited(1))], Result, _),
     result_kind(restart_service, Result, Kind).
+test(a_start_or_restart_that_does_not_begin_has_not_started,
+     [ forall(( member(Operation, [start_service(api, []), restart_service(api, [])]), member(Step, [lock, intend]) )),
+       true(Result == error(start_failed(no_space))) ]) :-
+    stops(Operation, running(old), [fails(_, Step:_, no_space)], Result, _).
 test(starting_what_runs_does_not_stop_it, Result == error(start_failed(exited(unknown)))) :-
     stops(start_service(api, []), running(old), [fails(_, confirm, exited(unknown))], Result, Left),
     assertion(same(running(old), Left)).

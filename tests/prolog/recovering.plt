@@ -170,6 +170,15 @@ test(what_is_finished_and_can_not_be_cleared_stays, Result == error(recovery_fai
     recovers(Left, [cut(_, settle, timeout, before)], Result, Facts),
     id(new, New),
     assertion(( memberchk(current(New), Facts), memberchk(running(New), Facts) )).
+test(a_finish_that_is_lost_undoes_nothing,
+     [ forall(( member(Step, [lock, confirm, commit]), member(Reached, [before, after, end]) )), true(Running == yes) ]) :-
+    left_after(start, deploy, running(old, older), Left),
+    recovers(Left, [cut(_, Step, timeout, Reached)], error(recovery_failed(timeout)), Facts),
+    id(new, New),
+    ( memberchk(running(New), Facts) -> Running = yes ; Running = Facts ),
+    recovers(Facts, [], Result, Facts1),
+    assertion(memberchk(Result, [completed(_), nothing_to_recover])),
+    assertion(settled(deploy, running(old, older), new, Facts1)).
 test(a_finish_that_fails_is_told_with_what_undid_it) :-
     left_after(start, deploy, running(old, older), Left),
     perform(none, recover(api, [backend(model([host(_, Left), answers(_, [500, 500, 500, 200])]))]), [result(_, undone(_))], Events),
