@@ -12,18 +12,19 @@
 /** <module> Perform a plan
 
 The only module that performs a plan's effects.  Steps that follow each other on the target go there as one
-script.  When a step fails, or its outcome is unknown, what was begun is undone in reverse order; undoing goes as
-far as it can.
+script.  When a step fails, or its outcome is unknown, what was begun is undone in reverse order (see
+deployment_undoing); undoing goes as far as it can.
 */
 
 :- autoload(library(apply), [maplist/3, exclude/3]).
-:- autoload(library(lists), [append/3, last/2, member/2, memberchk/2, reverse/2]).
+:- autoload(library(lists), [append/3, member/2, memberchk/2, reverse/2]).
 :- use_module(balancers, [balance/5]).
 :- use_module(effects, [effect/2, in_phase/2, with_backend/3, backend_setting/3]).
 :- use_module(journal, [journal_apart/1, journal_entry/4]).
 :- use_module(health, [first_tally/2, judge/3, verdict/5]).
 :- use_module(results, [without_lock/1]).
 :- use_module(scripts, [remote_action/1]).
+:- use_module(undoing, [undo_steps/2, left_undone/4]).
 
 :- meta_predicate collect_events(0, -).
 
@@ -83,69 +84,12 @@ beside(Plan, Context, Answers) :-
 told(thrown(Error), _) :- throw(Error).
 told(answer(Report, Events), Report) :- add_events(Events).
 
-%   When undoing ends early, what it did not come to has failed for the same reason.
-
-left_undone(completed, _, _, []).
-left_undone(failed(_, Reason), Steps, Begun, Left) :-
-    findall(done(Step, failed(Reason), [], 0),
-            ( member(Step, Steps), \+ memberchk(done(Step, _, _, _), Begun) ),
-            Left).
-
 %!  ask(+Effect, -Answer) is det.
 %
 %   An effect that only observes.
 
 ask(Effect, Answer) :-
     effect(Effect, Answer).
-
-%   What sets a state, unlike a hook, can be done `again` when the connection was lost over it.  When it stays
-%   unknown, undoing ends: what comes next builds on it.
-
-undo_steps(Reversed, Steps) :-
-    undoing_steps(Reversed, Undoing),
-    findall(Step, undone_first(Reversed, Undoing, Step), First),
-    append(First, Undoing, Steps).
-
-%   Who has no lock touches nothing.  What is undone is not finished by who finds it.
-
-undone_first(Reversed, _, step(regain, Host, try(regain(Seconds)), again)) :-
-    Reversed = [_, _|_],
-    last(Reversed, done(step(_, Host, lock(_, _, _), _), Result, _, _)),
-    Result \= failed(_),
-    (   member(done(step(intend, _, _, Undo), _, _, _), Reversed), memberchk(disarm(Seconds0), Undo)
-    ->  Seconds = Seconds0
-    ;   Seconds = 0
-    ).
-undone_first(Reversed, Undoing, step(turn_back, Host, try(intend(Was, Backup, Ran, Goal, back)), again)) :-
-    memberchk(done(step(intend, Host, intend(Was, Backup, Ran, Goal, _), _), _, _, _), Reversed),
-    once(( member(step(_, _, try(Action), _), Undoing),
-           functor(Action, Name, _),
-           memberchk(Name, [link, start, stop, commit]) )).
-
-undoing_steps(Reversed, Steps) :-
-    findall(step(Id, Host, try(Action), Again),
-            ( member(done(step(Of, Host, _, Undo), Result, _, _), Reversed),
-              nth_action(Undo, N, Action0),
-              undone(Action0, Result, Action1),
-              ( without_service(Action1, Reversed, Action) -> true ; Action = Action1 ),
-              atomic_list_concat([undo, Of, N], '_', Id),
-              ( Action = hook(_, _, _) -> Again = [] ; Again = again ) ),
-            Steps).
-
-undone(if_unhealthy(Action), Result, Action) :- !, Result = failed(unhealthy(_)).
-undone(Action, _, Action).
-
-%   What stays stopped, or may, gets no requests.
-
-without_service(balance(Balancer, Server, ready(_)), Reversed, balance(Balancer, Server, kept_out)) :-
-    member(done(step(stop, _, _, []), Result, _, _), Reversed),
-    Result \= failed(_),
-    !.
-
-nth_action(Actions, N, Action) :-
-    append(Before, [Action|_], Actions),
-    length(Before, N0),
-    N is N0 + 1.
 
 perform(Plan0, Context, Done0, Done, Verdict) :-
     exclude(pointless(Done0), Plan0, Plan),
