@@ -187,9 +187,19 @@ class Converter:
     def _read_name(self, term: int, scratch: _Scratch) -> str:
         atom = scratch.value.atom
         name = self._text(term, scratch, _TEXT)
-        if len(name) <= _CACHED_LENGTH:
+        if len(name) <= _CACHED_LENGTH and self._seen_before(name):
             self._remember(atom, name)
         return name
+
+    def _seen_before(self, name: str) -> bool:
+        """Return whether it is worth keeping: most atoms are seen once, and constants often."""
+        if name in self._noticed:
+            self._noticed.discard(name)
+            return True
+        if len(self._noticed) >= _CACHED_NAMES:
+            self._noticed.clear()
+        self._noticed.add(name)
+        return False
 
     def _remember(self, atom: int, name: str) -> None:
         # A handle is used again once its atom is gone, so the table keeps the atoms it names.
@@ -325,21 +335,11 @@ class Converter:
             return bool(clib.unify_atom(term, handle))
         data = encode(value)
         done = bool(clib.unify_text(term, ATOM | REP_UTF8, len(data), data))
-        if len(data) <= _CONSTANT_LENGTH:
-            self._notice(value)
-        return done
-
-    def _notice(self, name: str) -> None:
-        """Keep an atom that is written a second time: it is likely to be a constant."""
-        if name in self._noticed:
-            self._noticed.discard(name)
-            atom = self.constant(name)
-            self._remember(atom, name)
+        if len(data) <= _CONSTANT_LENGTH and self._seen_before(value):
+            atom = self.constant(value)
+            self._remember(atom, value)
             self.clib.release_atom(atom)
-            return
-        if len(self._noticed) >= _CACHED_NAMES:
-            self._noticed.clear()
-        self._noticed.add(name)
+        return done
 
     def _write_integer(self, term: int, value: int) -> bool:
         if -_INT64 <= value < _INT64:

@@ -36,6 +36,7 @@ class _Parsed:
 
     record: int
     names: tuple[str, ...]
+    known: frozenset[str]  # the same
     rules: bool = False  # it was seen to call more than facts
 
 
@@ -186,7 +187,7 @@ class Queries:
                 self._bind(place, bindings[name], variables)
             elif name[0] != "_":
                 wanted.append((name, place))
-        if bindings and not bindings.keys() <= set(names):
+        if bindings and not parsed.known.issuperset(bindings):
             unknown = ", ".join(sorted(bindings.keys() - set(names)))
             raise ValueError(f"the goal has no variable named {unknown}: {goal:.200}")
         return terms + 1, wanted, variables
@@ -220,7 +221,7 @@ class Queries:
         self._bind(args + 1, module, {})
         self._run(self._parse, args)
         names: Any = self.converter.read(args + 2)
-        parsed = _Parsed(clib.record(args + 3), tuple(names))
+        parsed = _Parsed(clib.record(args + 3), tuple(names), frozenset(names))
         if len(text) <= _PARSED_LENGTH:
             self._remember((text, module), parsed)
         return parsed
