@@ -54,7 +54,7 @@ class Log:
     def line(self, what: str) -> tuple[float, str]:
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
-            lines = self._path.read_text().splitlines()[self._read :]
+            lines = self._path.read_text().split("\n")[self._read : -1]  # the last is not whole yet
             for line in lines:
                 self._read += 1
                 moment, told = line.split(" ", 1)
