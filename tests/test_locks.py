@@ -303,6 +303,16 @@ def test_lock_that_was_taken_over_is_not_regained(host: Host) -> None:
     assert host.run("own", "step r regain 0")[-1] == "end r failed not_regained"
 
 
+def test_lock_of_who_was_dispossessed_is_not_regained_while_the_next_gives_it_back(
+    host: Host,
+) -> None:
+    """The next one's script is between its renames: nobody has the lock."""
+    host.run("own", "step l lock 30 none none")
+    host.run("other", "step t take_over own ended", "step l lock 30 none none", "vacate other")
+    assert host.holder == ""
+    assert host.run("own", "step r regain 0")[-1] == "end r failed not_regained"
+
+
 def test_lock_that_is_being_given_back_is_regained(host: Host) -> None:
     """A script is between the two renames that give it back."""
     host.run("own", "step l lock 30 none none")

@@ -179,6 +179,16 @@ test(a_finish_that_is_lost_undoes_nothing,
     recovers(Facts, [], Result, Facts1),
     assertion(memberchk(Result, [completed(_), nothing_to_recover])),
     assertion(settled(deploy, running(old, older), new, Facts1)).
+test(what_is_undone_is_on_record_though_the_lost_script_had_cleared_it, Result == undone(Hash)) :-
+    host(running(old, older), Facts),
+    model(deploy_with_rollback(api, []),
+          [host(_, Facts), sources(new), cut(_, confirm:_, timeout, end), cut(_, undo_start_2:_, timeout, after)], _, _),
+    modelled_host('a.example', Left),
+    id(old, Old), id(older, Older), id(new, New),
+    assertion(memberchk(intent(_, Old, Older, Old, New, back), Left)),
+    recovers(Left, [], Result, Facts1),
+    release_of(old, Hash),
+    assertion(settled(deploy, running(old, older), old, Facts1)).
 test(a_finish_that_fails_is_told_with_what_undid_it) :-
     left_after(start, deploy, running(old, older), Left),
     perform(none, recover(api, [backend(model([host(_, Left), answers(_, [500, 500, 500, 200])]))]), [result(_, undone(_))], Events),
